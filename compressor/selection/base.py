@@ -1,0 +1,70 @@
+"""What a selection method is, and what it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from compressor.structure.groups import ChannelGroup, Groups
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """An order of the units of a group, and what keeping only the first k of them costs.
+
+    Attributes:
+        order: All units, the most valuable first.
+        error: `size + 1` numbers that never rise: `error[k]` is the price of keeping the first k units; the last one is 0.
+    """
+
+    order: tuple[int, ...]
+    error: tuple[float, ...]
+
+
+@dataclass
+class Calibration:
+    """What a method may look at: training images in evaluation transform, and their labels where there are any.
+
+    Attributes:
+        model: The dense network in evaluation mode; a method leaves it as it found it.
+        groups: The channel groups to rank.
+        images: Batches of inputs, each what `model(*batch)` takes.
+        labels: One tensor of class numbers per batch, or None when the data has no labels.
+        seed: Seeds every random choice of the method.
+        progress: Called with (done, total) while the method works.
+    """
+
+    model: nn.Module
+    groups: Groups
+    images: Sequence[tuple[Tensor, ...]]
+    labels: Sequence[Tensor] | None = None
+    seed: int = 0
+    progress: Callable[[int, int], None] = field(default=lambda done, total: None)
+
+
+class Method(ABC):
+    """A selection method: ranks the units of every group. One file of this package per method."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    paper: ClassVar[str]
+    needs_labels: ClassVar[bool] = False
+
+    @abstractmethod
+    def rank(self, calibration: Calibration) -> dict[str, Ranking]:
+        """Rank every group of `calibration.groups`, by its name."""
+
+
+def ranking_from_scores(group: ChannelGroup, scores: Tensor) -> Ranking:
+    """Rank by descending score; the error of a width is the score that is lost, as a share of all (ties keep their order)."""
+    values = [max(0.0, float(v)) for v in scores.double().tolist()]
+    order = group.balanced(sorted(range(group.size), key=lambda u: (-values[u], u)))
+    total = sum(values) or 1.0
+    error = [0.0]
+    for unit in reversed(order):
+        error.append(error[-1] + values[unit] / total)
+    return Ranking(order, tuple(reversed(error)))
