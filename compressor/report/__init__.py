@@ -1,0 +1,1 @@
+"""What a run found, and the files that say so."""

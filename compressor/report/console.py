@@ -1,0 +1,48 @@
+"""Reports and inspections on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from compressor.report.schema import Inspection, Report
+from compressor.report.tables import comparison, count, percent, rule_rows, verdict
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Print the verdict, the rules, before and after, and the warnings; to stdout unless told otherwise."""
+    console = console or Console()
+    rules = [(r.name, r.required, r.measured, "holds" if r.passed else "FAILS") for r in rule_rows(report)]
+    console.print(_table(("", "Dense", "Compact", "Change"), comparison(report)))
+    console.print(_table(("Rule", "Required", "Measured", ""), rules))
+    for warning in report.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+    console.print(Text(verdict(report), style="bold green" if report.accepted else "bold red"))
+
+
+def print_inspection(inspection: Inspection, console: Console | None = None) -> None:
+    """Print what can be cut, what cannot and why; to stdout unless told otherwise."""
+    console = console or Console()
+    console.print(Text(f"{count(inspection.params)} parameters, {count(inspection.macs)} multiply-adds per input"))
+    groups = [
+        (group.name, str(group.size), str(group.step), percent(group.params), percent(group.macs))
+        for group in inspection.groups
+    ]
+    console.print(_table(("Channel group", "Units", "Step", "Parameters in reach", "Multiply-adds in reach"), groups))
+    if inspection.untouched:
+        rows = [(", ".join(group.layers), group.reason or "") for group in inspection.untouched]
+        console.print(_table(("Left alone", "Reason"), rows))
+    reachable = ", ".join(f"{kind}: {value:.3f}" for kind, value in inspection.smallest.items())
+    console.print(Text(f"Smallest reachable targets: {reachable}"))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for title in head:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

@@ -1,0 +1,40 @@
+"""report.html, for people: one file that opens offline."""
+
+from __future__ import annotations
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from compressor.report import plots
+from compressor.report.base import Samples, Writer
+from compressor.report.schema import Report
+from compressor.report.tables import comparison, rule_rows, verdict
+
+
+class HtmlWriter(Writer):
+    """Verdict first; style and plots are part of the file."""
+
+    name = "report.html"
+
+    def render(self, report: Report, samples: Samples) -> str:
+        # Everything but our own plots is escaped: names of layers and files come from strangers.
+        environment = Environment(
+            loader=PackageLoader("compressor.report", "."),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        benchmarks = report.benchmarks[: len(samples)]
+        return environment.get_template("report.html.j2").render(
+            report=report,
+            verdict=verdict(report),
+            rules=rule_rows(report),
+            rows=comparison(report),
+            latencies=[
+                (bench, Markup(plots.latency(raw))) for bench, raw in zip(benchmarks, samples, strict=True)
+            ],
+            training=Markup(plots.training(report.history)) if report.history else None,
+            recipe=yaml.safe_dump(report.recipe, sort_keys=False),
+        )

@@ -1,0 +1,235 @@
+"""What a run found: the schema of report.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+
+from compressor.errors import InputError
+
+SCHEMA_VERSION = 1
+
+
+class Part(BaseModel):
+    """A part of a report: keys of a newer version are skipped, infinite numbers survive as strings."""
+
+    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="strings", populate_by_name=True)
+
+
+class Network(Part):
+    """One state of the network.
+
+    Attributes:
+        params: Number of parameters.
+        macs: Multiply-adds of one input.
+        accuracy: Top-1 on the validation set, 0 to 1; None without labels.
+        agreement: Share of inputs with the same top-1 as the dense network; only without labels.
+        onnx_bytes: Size of its ONNX file, where there is one.
+    """
+
+    params: int
+    macs: int
+    accuracy: float | None = None
+    agreement: float | None = None
+    onnx_bytes: int | None = None
+
+
+class Group(Part):
+    """A channel group: pruned to `kept` of `size` units, or left alone for a `reason`."""
+
+    name: str
+    layers: list[str]
+    size: int | None = None
+    kept: int | None = None
+    reason: str | None = None
+
+
+class Parity(Part):
+    """Largest difference between the ONNX file and the module, absolute and relative to the largest output."""
+
+    max_abs: float
+    max_rel: float
+
+
+class Latency(Part):
+    """Latency of one call of one model, in milliseconds, over `samples` measurements."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    samples: int
+
+
+class Speedup(Part):
+    """Ratio of median latencies, dense by compact, with its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Benchmark(Part):
+    """A paired measurement; the first of `models` is the dense network, the second the compact one."""
+
+    provider: str
+    threads: int
+    batch: int
+    models: dict[str, Latency]
+    speedup: Speedup
+    warnings: list[str] = []
+
+    @property
+    def setting(self) -> str:
+        """How it was run, in words: `cpu, 1 thread, batch 1`."""
+        return f"{self.provider}, {self.threads} thread{'' if self.threads == 1 else 's'}, batch {self.batch}"
+
+
+class Rule(Part):
+    """One rule of acceptance, and how it was judged.
+
+    Attributes:
+        name: The key of the rule in the recipe's `accept`, or `target`.
+        required: The bound.
+        measured: What is compared with the bound; None when it could not be measured.
+        passed: Whether the rule holds.
+        text: What the two numbers mean, or why the rule could not be judged.
+    """
+
+    name: str
+    required: float
+    measured: float | None
+    passed: bool
+    text: str
+
+
+class Epoch(Part):
+    """One epoch of fine-tuning; `accuracy` is that on the training batches."""
+
+    epoch: int
+    loss: float
+    accuracy: float | None = None
+
+
+class Report(Part):
+    """Everything that one run found.
+
+    Attributes:
+        environment: The machine that measured.
+        versions: Of the packages that took part.
+        recipe: The recipe with every default.
+        dense: The network before.
+        pruned: The network after the cut (and refit), before fine-tuning.
+        compact: The network that was exported.
+        groups: Every channel group and everything that was left alone.
+        parity: The compact file against the compact module.
+        benchmarks: One per batch size.
+        accept: The rules and their verdicts.
+        seconds: Time of every stage, in seconds.
+        history: The training curve.
+        warnings: What a reader should know before trusting the numbers.
+    """
+
+    schema_version: int = Field(SCHEMA_VERSION, alias="schema")
+    environment: dict[str, Any]
+    versions: dict[str, str]
+    recipe: dict[str, Any]
+    dense: Network
+    pruned: Network
+    compact: Network
+    groups: list[Group]
+    parity: Parity
+    benchmarks: list[Benchmark]
+    accept: list[Rule] = []
+    seconds: dict[str, float] = {}
+    history: list[Epoch] = []
+    warnings: list[str] = []
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def accepted(self) -> bool:
+        """Whether every rule holds; a report without rules is not accepted."""
+        return bool(self.accept) and all(rule.passed for rule in self.accept)
+
+    @property
+    def speedup(self) -> float:
+        """Median speed-up at the first batch size."""
+        return self.benchmarks[0].speedup.median
+
+    @property
+    def pruned_groups(self) -> list[Group]:
+        """The groups that could be cut."""
+        return [group for group in self.groups if group.size is not None]
+
+    @property
+    def untouched_groups(self) -> list[Group]:
+        """What was left alone."""
+        return [group for group in self.groups if group.reason is not None]
+
+    def to_json(self) -> str:
+        """Return the text of report.json."""
+        return self.model_dump_json(indent=2, by_alias=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Report:
+        """Read a report.json.
+
+        Raises:
+            InputError: it is missing, not a report, or of a newer schema.
+        """
+        cure = "give the directory of a finished run, or run `compressor run` again"
+        try:
+            report = cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise InputError("there is no readable report", where=str(path), cure=cure) from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise InputError(f"not a report: {field}: {first['msg']}", where=str(path), cure=cure) from error
+        if report.schema_version > SCHEMA_VERSION:
+            problem = f"schema {report.schema_version} is newer than this version reads ({SCHEMA_VERSION})"
+            raise InputError(problem, where=str(path), cure="update compressor")
+        return report
+
+
+class Reach(Part):
+    """A channel group before anything is cut.
+
+    Attributes:
+        name: Of the group.
+        layers: That it touches.
+        size: Number of units.
+        step: Kept widths must be multiples of this.
+        params: Share of the network's parameters that disappears when only the narrowest width is kept.
+        macs: The same share of the multiply-adds.
+    """
+
+    name: str
+    layers: list[str]
+    size: int
+    step: int
+    params: float
+    macs: float
+
+
+class Inspection(Part):
+    """What could be cut in a network, and what could not.
+
+    Attributes:
+        params: Number of parameters.
+        macs: Multiply-adds of one input.
+        groups: Everything that can be cut.
+        untouched: What is left alone, and why.
+        smallest: For each kind of target, the smallest share that can be reached.
+    """
+
+    params: int
+    macs: int
+    groups: list[Reach]
+    untouched: list[Group]
+    smallest: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,126 @@
+"""The tables of a report in words and units for people; all writers share them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from compressor.report.schema import Report, Rule
+
+
+class Row(NamedTuple):
+    """One quantity before and after."""
+
+    label: str
+    dense: str
+    compact: str
+    change: str
+
+
+class RuleRow(NamedTuple):
+    """One rule of acceptance."""
+
+    name: str
+    required: str
+    measured: str
+    passed: bool
+    text: str
+
+
+def count(value: float) -> str:
+    """Format a number with an SI prefix: `11.2 M`."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}" if value < 1000 * size else f"{value / size:,.0f}{unit}"
+    return f"{value:.0f}"
+
+
+def size(value: float) -> str:
+    """Format a number of bytes: `44.7 MB`."""
+    return f"{count(value)}{'' if value >= 1e3 else ' '}B"
+
+
+def percent(value: float) -> str:
+    """Format a share: `87.6 %`."""
+    return f"{100 * value:.4g} %" if value < 1 else "100 %"
+
+
+def points(value: float) -> str:
+    """Format a difference of shares, with its sign: `+0.31 points`."""
+    return f"{100 * value:+.2f} points"
+
+
+def milliseconds(value: float) -> str:
+    """Format a latency: `1.84 ms`."""
+    return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
+
+
+def times(value: float) -> str:
+    """Format a factor: `1.84x`."""
+    return f"{value:.2f}x"
+
+
+def _shrunk(dense: float, compact: float) -> str:
+    return f"{times(dense / compact)} smaller" if compact <= dense else f"{times(compact / dense)} larger"
+
+
+def comparison(report: Report) -> list[Row]:
+    """Return the before/after table: cost, size, accuracy and the median latency of every benchmark."""
+    dense, compact = report.dense, report.compact
+    rows = [
+        Row("Parameters", count(dense.params), count(compact.params), _shrunk(dense.params, compact.params)),
+        Row("Multiply-adds per input", count(dense.macs), count(compact.macs), _shrunk(dense.macs, compact.macs)),
+    ]
+    if dense.onnx_bytes and compact.onnx_bytes:
+        change = _shrunk(dense.onnx_bytes, compact.onnx_bytes)
+        rows.append(Row("ONNX file", size(dense.onnx_bytes), size(compact.onnx_bytes), change))
+    return rows + _quality(report) + _latencies(report)
+
+
+def _quality(report: Report) -> list[Row]:
+    rows = []
+    states = [("before fine-tuning", report.pruned)] if report.history else []
+    for when, state in [*states, ("", report.compact)]:
+        if state.accuracy is not None and report.dense.accuracy is not None:
+            change = points(state.accuracy - report.dense.accuracy)
+            rows.append(Row(f"Top-1 {when}".rstrip(), percent(report.dense.accuracy), percent(state.accuracy), change))
+        elif state.agreement is not None:
+            rows.append(Row(f"Same top-1 as dense {when}".rstrip(), "100 %", percent(state.agreement), ""))
+    return rows
+
+
+def _latencies(report: Report) -> list[Row]:
+    rows = []
+    for bench in report.benchmarks:
+        dense, compact = list(bench.models.values())[:2]
+        low, high = times(bench.speedup.low), times(bench.speedup.high)
+        change = f"{times(bench.speedup.median)} as fast ({low} to {high})"
+        rows.append(Row(f"Latency, {bench.setting}", milliseconds(dense.p50_ms), milliseconds(compact.p50_ms), change))
+    return rows
+
+
+_RULES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "target": ("≤", percent),
+    "accuracy_drop": ("≤", lambda value: f"{100 * value:.2f} points"),
+    "speedup": ("≥", times),
+    "parity": ("≤", lambda value: f"{value:.1e}"),
+}
+
+
+def rule_rows(report: Report) -> list[RuleRow]:
+    """Return the rules of acceptance with required and measured value in their units."""
+    return [_rule_row(rule) for rule in report.accept]
+
+
+def _rule_row(rule: Rule) -> RuleRow:
+    sign, show = _RULES.get(rule.name, ("", str))
+    measured = "not measured" if rule.measured is None else show(rule.measured)
+    return RuleRow(rule.name, f"{sign} {show(rule.required)}", measured, rule.passed, rule.text)
+
+
+def verdict(report: Report) -> str:
+    """Say in one sentence what came out."""
+    if report.accepted:
+        return f"Accepted: {times(report.speedup)} as fast, all {len(report.accept)} rules hold."
+    failed = [rule.name for rule in report.accept if not rule.passed]
+    return f"Not accepted: {', '.join(failed) or 'no rule was judged'} failed."

@@ -1,0 +1,134 @@
+"""Finished stages of a run: each in a directory named after a hash of all that it depends on."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from compressor.errors import InputError
+
+MANIFEST = "stage.json"
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def key(depends_on: Mapping[str, Any]) -> str:
+    """Return a hash of everything that a stage depends on, which must be plain JSON values."""
+    text = json.dumps(depends_on, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is either the old or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class Stages:
+    """The stages of one run directory. As a context manager it locks the directory.
+
+    Args:
+        run_dir: Made when missing.
+        fresh: Forget earlier stages.
+
+    Raises:
+        InputError: on entry, when the directory cannot be written or another run uses it.
+    """
+
+    def __init__(self, run_dir: Path, *, fresh: bool = False) -> None:
+        self.root, self.fresh = run_dir / "stages", fresh
+        self.seconds: dict[str, float] = {}
+
+    def __enter__(self) -> Stages:
+        run_dir = self.root.parent
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = (run_dir / ".lock").open("w")
+        except OSError as error:
+            cure = "choose a directory that you may write to with --out"
+            raise InputError(f"cannot write here ({error.strerror})", where=str(run_dir), cure=cure) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            cure = "wait for it to end, or choose another directory with --out"
+            raise InputError("another run is using this directory", where=str(run_dir), cure=cure) from error
+        if self.fresh:
+            shutil.rmtree(self.root)
+            self.root.mkdir()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+
+    def run(
+        self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None], *, resumable: bool = False
+    ) -> Path:
+        """Do a stage unless it is done already.
+
+        Args:
+            name: Of the stage.
+            depends_on: Plain JSON values: with the same ones, `function` writes the same files.
+            function: Writes its files into the directory that it is given.
+            resumable: Give `function` what an interrupted run of the same stage left, instead of an empty directory.
+
+        Returns:
+            The stage's directory, complete and undamaged. Its name serves as a dependency of later stages.
+        """
+        done = self.root / f"{name}-{key({'stage': name, **depends_on})[:12]}"
+        if not _intact(done):
+            partial = done.with_name(f"{done.name}.partial")
+            if not resumable:
+                _remove(partial)
+            partial.mkdir(exist_ok=True)
+            started = time.perf_counter()
+            function(partial)
+            _seal(partial, time.perf_counter() - started)
+            _remove(done)
+            os.replace(partial, done)
+        self.seconds[name] = json.loads((done / MANIFEST).read_text())["seconds"]
+        return done
+
+
+def _remove(directory: Path) -> None:
+    if directory.exists():
+        shutil.rmtree(directory)
+
+
+def _files(directory: Path) -> dict[str, str]:
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(directory).as_posix(): sha256(path) for path in paths}
+
+
+def _seal(directory: Path, seconds: float) -> None:
+    manifest = {"seconds": round(seconds, 3), "files": _files(directory)}
+    write_atomically(directory / MANIFEST, json.dumps(manifest, indent=2).encode())
+
+
+def _intact(directory: Path) -> bool:
+    manifest = directory / MANIFEST
+    if not manifest.is_file():
+        return False
+    try:
+        files = json.loads(manifest.read_text())["files"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return bool(files == _files(directory))
