@@ -1,0 +1,1 @@
+"""Fine-tuning: the loop, its schedules, distillation from the dense network, resume."""

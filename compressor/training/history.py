@@ -1,0 +1,52 @@
+"""What fine-tuning tells: the training curve, and how far it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training images.
+
+    Attributes:
+        epoch: Its number, from 1.
+        loss: Mean training loss.
+        accuracy: Share of training images answered right while training on them, 0 to 1.
+        lr: Learning rate of the last step.
+        seconds: Duration.
+        images_per_second: Throughput over all processes.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    lr: float
+    seconds: float
+    images_per_second: float
+
+
+History = list[Epoch]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far fine-tuning has come.
+
+    Attributes:
+        step: Steps done, of `steps` in all epochs together.
+        steps: Steps in all epochs together.
+        epoch: The running epoch, from 1.
+        epochs: Number of epochs.
+        loss: Mean training loss of the running epoch so far.
+        accuracy: Training accuracy of the running epoch so far, 0 to 1.
+        seconds_left: Estimate of the time to the end.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float
+    seconds_left: float
