@@ -1,0 +1,118 @@
+"""Callables that a recipe names: `module:callable` or `path/to/file.py:callable`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from compressor.errors import InputError
+
+
+def call_named(spec: str, args: Mapping[str, Any], *, where: str, where_args: str, base: Path | None = None) -> Any:
+    """Call what `spec` names with keyword arguments.
+
+    Args:
+        spec: `module:callable` or `file.py:callable`.
+        args: Keyword arguments.
+        where: The recipe's field that holds `spec`.
+        where_args: The recipe's field that holds `args`.
+        base: Directory of the recipe: files are relative to it, and modules are looked for in it, too.
+
+    Returns:
+        What the callable returns.
+
+    Raises:
+        InputError: it does not exist, does not take these arguments, or raises.
+    """
+    function = _find(spec, base or Path.cwd(), where)
+    _check_arguments(function, spec, args, where_args)
+    try:
+        return function(**args)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in args.items())
+        raise InputError(
+            f"{spec}({given}) raised {type(error).__name__}: {error}",
+            where=where,
+            cure=f"correct {where_args}, or the callable; --debug shows where it was raised",
+        ) from error
+
+
+def _find(spec: str, base: Path, where: str) -> Callable[..., Any]:
+    source, _, path = spec.rpartition(":")
+    if not source or not path:
+        raise InputError(
+            f"'{spec}' names no callable", where=where, cure="write module:callable or path/to/file.py:callable"
+        )
+    found: Any = _load_file(base / source, where) if source.endswith(".py") else _import_module(source, base, where)
+    for name in path.split("."):
+        if not hasattr(found, name):
+            near = difflib.get_close_matches(name, [n for n in dir(found) if not n.startswith("_")], n=3)
+            raise InputError(
+                f"'{source}' has no '{name}'",
+                where=where,
+                cure=f"did you mean {' or '.join(near)}?" if near else f"name a callable that '{source}' defines",
+            )
+        found = getattr(found, name)
+    if not callable(found):
+        raise InputError(
+            f"'{spec}' is a {type(found).__name__}, not a callable", where=where, cure="name a function or class"
+        )
+    return found
+
+
+def _load_file(path: Path, where: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise InputError(f"there is no file {path}", where=where, cure="give the path relative to the recipe")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise _import_error(str(path), error, where) from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _import_module(name: str, base: Path, where: str) -> ModuleType:
+    if str(base) not in sys.path:
+        sys.path.append(str(base))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise _import_error(name, error, where) from error
+        raise InputError(
+            f"there is no module '{error.name}'",
+            where=where,
+            cure=f"install it, put it into {base}, or name a file: path/to/file.py:callable",
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise _import_error(name, error, where) from error
+
+
+def _import_error(name: str, error: BaseException, where: str) -> InputError:
+    return InputError(
+        f"importing {name} raised {type(error).__name__}: {error}", where=where, cure=f"correct or install {name}"
+    )
+
+
+def _check_arguments(function: Callable[..., Any], spec: str, args: Mapping[str, Any], where: str) -> None:
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return
+    try:
+        signature.bind(**args)
+    except TypeError as error:
+        raise InputError(f"{spec}: {error}", where=where, cure=f"it takes {signature}") from error

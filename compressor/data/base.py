@@ -1,0 +1,68 @@
+"""What a data source is, and what it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch.utils.data import Dataset
+
+from compressor.errors import InputError
+from compressor.recipe import DataSection
+
+
+@dataclass
+class Data:
+    """The images of a run.
+
+    Attributes:
+        train: Loader of shuffled and augmented batches (inputs, labels), or None without labels.
+        calibration: Training images as they are evaluated: items (input, label), or only input without labels.
+        validation: Loader of batches (inputs, labels) in a fixed order, or None without labels.
+        classes: Names of the classes where they are known.
+    """
+
+    train: Iterable[Any] | None
+    calibration: Dataset[Any]
+    validation: Iterable[Any] | None
+    classes: list[str] | None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels to train and to measure accuracy with."""
+        return self.train is not None and self.validation is not None
+
+
+class Source(ABC):
+    """A kind of data. One file of this package per source."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def load(self, section: DataSection, model_input: tuple[int, ...], seed: int) -> Data:
+        """Open the data.
+
+        Args:
+            section: The recipe's `data` section.
+            model_input: Shape of one input of the network.
+            seed: Seeds shuffling and augmentation.
+
+        Returns:
+            The loaders.
+
+        Raises:
+            InputError: the data is missing or not as it should be.
+        """
+
+
+class ImageError(InputError):
+    """An image that cannot be used.
+
+    A loader's worker process hands over no exception but the text of its traceback: what follows this class's name in it is
+    the message.
+    """
+
+    def __init__(self, problem: str, *, where: str | None = None, cure: str | None = None) -> None:
+        super().__init__(problem.rpartition("compressor.data.base.ImageError: ")[2].strip(), where=where, cure=cure)

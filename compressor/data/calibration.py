@@ -1,0 +1,61 @@
+"""A fixed choice of training images for the selection to look at."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, default_collate
+
+from compressor.data.augment import seeded
+from compressor.data.base import Data
+from compressor.errors import InputError
+
+ITEMS = "give (input, label), or input alone, with inputs of one shape"
+
+
+def calibration_batches(
+    data: Data, images: int, batch_size: int, seed: int
+) -> tuple[list[tuple[Tensor, ...]], list[Tensor] | None]:
+    """Choose training images at random, the same ones for the same seed.
+
+    Args:
+        data: The data of the run.
+        images: How many images; all, when there are fewer.
+        batch_size: Images per batch.
+        seed: Seeds the choice.
+
+    Returns:
+        Batches of inputs, each what `model(*batch)` takes; and their labels, or None when there are no labels.
+
+    Raises:
+        InputError: there is no image at all, or an item is not as it should be.
+    """
+    with seeded(seed):
+        items = _items(data.calibration, images)
+    if not items:
+        raise InputError("there are no calibration images", where="data", cure="check data.source and data.root")
+    try:
+        batches = [default_collate(items[i : i + batch_size]) for i in range(0, len(items), batch_size)]
+    except (TypeError, RuntimeError) as error:
+        raise InputError(
+            f"items cannot be put together to a batch: {error}", where="data.source", cure=ITEMS
+        ) from error
+    if isinstance(items[0], Tensor):
+        return [(batch,) for batch in batches], None
+    if len(items[0]) != 2:
+        raise InputError(f"an item has {len(items[0])} parts", where="data.source", cure=ITEMS)
+    return [_inputs(batch[0]) for batch in batches], [batch[1] for batch in batches]
+
+
+def _items(dataset: Any, count: int) -> list[Any]:
+    if isinstance(dataset, IterableDataset):
+        return list(islice(dataset, count))
+    chosen = torch.randperm(len(dataset))[:count].tolist()
+    return [dataset[i] for i in chosen]
+
+
+def _inputs(batch: Any) -> tuple[Tensor, ...]:
+    return (batch,) if isinstance(batch, Tensor) else tuple(batch)
