@@ -1,41 +1,114 @@
-"""The schema of recipe.yaml."""
+"""The schema of recipe.yaml, and reading and writing it."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from compressor import plain_yaml
+from compressor.errors import InputError
+from compressor.recipe_faults import describe, explain
+
+_MAX_BYTES = 100_000
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def check_callable_name(reference: str) -> str:
+    """Return `reference` if it has the form `module:callable` or `path/to/file.py:callable`, else raise ValueError."""
+    target, _, name = reference.rpartition(":")
+    is_file = target.endswith(".py") and target != ".py"
+    if not _is_dotted(name) or not (is_file or _is_dotted(target)):
+        raise ValueError("expected module:callable or path/to/file.py:callable")
+    return reference
+
+
+def _form_of_source(source: str) -> str:
+    if source.isidentifier():
+        return source
+    try:
+        return check_callable_name(source)
+    except ValueError:
+        raise ValueError("expected imagefolder, torchvision:<Dataset>, digits, or module:callable") from None
+
+
+def _absolute(path: Path | str, info: ValidationInfo) -> Path:
+    base = (info.context or {}).get("base")
+    return Path(os.path.abspath(base / Path(path).expanduser())) if base else Path(path)
+
+
+def _absolute_file(reference: str, info: ValidationInfo) -> str:
+    target, _, name = reference.rpartition(":")
+    return f"{_absolute(target, info)}:{name}" if target.endswith(".py") else reference
+
+
+def _not_empty(values: tuple[int, ...]) -> tuple[int, ...]:
+    if not values:
+        raise ValueError("expected at least one number")
+    return values
+
+
+CallableName = Annotated[str, AfterValidator(check_callable_name), AfterValidator(_absolute_file)]
+SourceName = Annotated[str, AfterValidator(_form_of_source), AfterValidator(_absolute_file)]
+RecipePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
+PositiveInts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_not_empty)]
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, values cannot be changed after reading."""
+    """A part of a recipe: unknown keys are errors, values keep their types and cannot be changed after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _list_as_tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
 
 
 class ModelSection(Section):
     """Which architecture, and which weights."""
 
-    builder: str
+    builder: CallableName
     args: dict[str, Any] = {}
-    checkpoint: Path | None = None
+    checkpoint: RecipePath | None = None
     allow_pickle: bool = False
-    input: tuple[int, ...] = Field(min_length=1)
+    input: PositiveInts
 
 
 class Normalize(Section):
     """Per-channel mean and standard deviation of inputs in 0..1."""
 
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ValueError(f"expected as many values in mean as in std, got {len(self.mean)} and {len(self.std)}")
+        return self
 
 
 class DataSection(Section):
     """Where batches come from."""
 
-    source: str
-    root: Path | None = None
+    source: SourceName
+    root: RecipePath | None = None
     args: dict[str, Any] = {}
     normalize: Normalize | None = None
     batch_size: int = Field(128, ge=1)
@@ -49,6 +122,14 @@ class Target(Section):
     macs: float | None = Field(None, gt=0, le=1)
     params: float | None = Field(None, gt=0, le=1)
     size: float | None = Field(None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [f"{name}: {value}" for name, value in self if value is not None]
+        if len(given) != 1:
+            got = ", ".join(given) or "none"
+            raise ValueError(f"expected exactly one of {', '.join(type(self).model_fields)}; got {got}")
+        return self
 
 
 class CalibrationSection(Section):
@@ -96,7 +177,7 @@ class BenchmarkSection(Section):
 
     provider: Literal["cpu", "cuda"] = "cpu"
     threads: int = Field(1, ge=1)
-    batch_sizes: tuple[int, ...] = (1,)
+    batch_sizes: PositiveInts = (1,)
     seconds: float = Field(5.0, gt=0)
 
 
@@ -118,4 +199,77 @@ class Recipe(Section):
     export: ExportSection = ExportSection()
     benchmark: BenchmarkSection = BenchmarkSection()
     accept: AcceptSection = AcceptSection()
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe; relative paths in it are relative to its directory.
+
+    Args:
+        path: The YAML file.
+        overrides: Changes of single keys, each `key.path=value` with the value in YAML.
+
+    Returns:
+        The recipe with every default filled in and every path absolute.
+
+    Raises:
+        InputError: naming every fault of the recipe and of the overrides at once.
+    """
+    path = Path(path)
+    data, faults = _parse(_read(path), path)
+    for override in overrides:
+        faults += _apply(data, override)
+    try:
+        recipe = Recipe.model_validate(data, context={"base": path.parent.absolute()})
+    except ValidationError as error:
+        raise explain(faults + describe(error, Recipe), where=str(path)) from error
+    if faults:
+        raise explain(faults, where=str(path))
+    return recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Write a recipe as YAML with every default; `load_recipe` reads it back to an equal recipe."""
+    return plain_yaml.dump(recipe.model_dump())
+
+
+def _read(path: Path) -> str:
+    cure = "give the path of a recipe; `compressor init MODEL` writes a new one"
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"is larger than {_MAX_BYTES} bytes: not a recipe", where=str(path), cure=cure)
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("there is no such recipe", where=str(path), cure=cure) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", where=str(path), cure=cure) from error
+
+
+def _parse(text: str, path: Path) -> tuple[dict[Any, Any], list[str]]:
+    try:
+        data, duplicates = plain_yaml.parse(text)
+    except plain_yaml.PlainYamlError as error:
+        raise InputError(f"is not valid YAML: {error}", where=str(path), cure="correct the line") from error
+    if not isinstance(data, Mapping):
+        got = "nothing" if data is None else type(data).__name__
+        cure = "start from the recipe that `compressor init MODEL` writes"
+        raise InputError(f"expected keys such as 'model:' and 'data:', got {got}", where=str(path), cure=cure)
+    return dict(data), duplicates
+
+
+def _apply(data: dict[Any, Any], override: str) -> list[str]:
+    """Set one key in place; return what is wrong with the override."""
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        return [f"override '{override}': expected key.path=value, such as finetune.epochs=3"]
+    try:
+        value, duplicates = plain_yaml.parse(text)
+    except plain_yaml.PlainYamlError as error:
+        return [f"override '{override}': the value is not valid YAML: {error}"]
+    *parents, last = key.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            return [f"override '{override}': '{parent}' holds a value, not keys"]
+    data[last] = value
+    return [f"override '{override}': {duplicate}" for duplicate in duplicates]

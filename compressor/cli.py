@@ -1,0 +1,241 @@
+"""The `compressor` command: one short function per verb.
+
+Nothing here imports torch until a verb needs it, so that `compressor --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+
+from compressor import __version__
+from compressor.errors import CompressorError, InputError, MachineError
+
+if TYPE_CHECKING:
+    from compressor.report import Report
+    from exporters import Benchmark
+
+app = typer.Typer(
+    help="Make a trained network smaller and measurably faster: checkpoint in, compact ONNX model out, with a verdict.",
+    epilog="Exit codes: 0 accepted; 1 a rule failed; 2 the input is at fault; 3 this machine cannot; 130 interrupted.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one key of the recipe; may be repeated."),
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"compressor {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _common(
+    context: typer.Context,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="COMPRESSOR_DEBUG", help="Show the traceback of every error.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    context.obj["debug"] = debug
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="Directory of the run.")] = Path("runs/demo")) -> None:
+    """Train a small network on handwritten digits, compress it, show the report."""
+    from compressor.demo import run_demo
+
+    _finish(run_demo(out))
+
+
+@app.command()
+def init(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A torchvision model, module:callable, or path/to/file.py:callable.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("recipe.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+) -> None:
+    """Write a commented starter recipe."""
+    from compressor.starter import write_starter
+
+    write_starter(model, out, force=force)
+    typer.echo(f"wrote {out}: fill in the paths, then: compressor run {out}", err=True)
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the run.  [default: runs/<name of the recipe>]")
+    ] = None,
+    overrides: Overrides = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Repeat stages that are already finished.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compress a checkpoint as a recipe says, measure the result and judge it; an interrupted run continues."""
+    from compressor.pipeline import compress
+
+    out = out or Path("runs") / recipe.stem
+    _finish(compress(recipe, out=out, overrides=overrides or (), fresh=fresh), as_json)
+
+
+@app.command()
+def inspect(recipe: RecipeFile, as_json: Json = False) -> None:
+    """Show what can be cut from the network of a recipe, what cannot and why."""
+    from compressor.pipeline import inspect_recipe
+    from compressor.recipe import load_recipe
+    from compressor.report.console import print_inspection
+
+    inspection = inspect_recipe(load_recipe(recipe))
+    if as_json:
+        _print_json(inspection.to_dict())
+    else:
+        print_inspection(inspection)
+
+
+@app.command()
+def benchmark(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="A.onnx B.onnx …", help="Files to measure; the first is the reference.")
+    ],
+    provider: Annotated[Literal["cpu", "cuda"], typer.Option(help="Execution provider of ONNX Runtime.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads within an operator.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Inputs per call.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Measure the latency of ONNX files side by side."""
+    import exporters
+
+    result = exporters.benchmark(files, provider=provider, threads=threads, batch=batch)
+    if as_json:
+        _print_json({"benchmarks": [result.to_dict()]})
+    else:
+        _print_benchmark(result)
+
+
+@app.command()
+def check(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a finished run.")],
+    overrides: Overrides = None,
+) -> None:
+    """Judge a finished run again, by other rules if `--set accept.…` gives them; nothing is run again."""
+    from compressor.pipeline import check_run
+
+    _finish(check_run(run_dir, overrides or ()))
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List every selection method: its name, what it is, its paper."""
+    from compressor.plugins import discover
+    from compressor.selection.base import Method
+
+    found = [
+        {"name": method.name, "summary": method.summary, "paper": method.paper}
+        for method in discover("compressor.selection", Method).values()
+    ]
+    if as_json:
+        _print_json(found)
+    else:
+        _print_table(("Method", "What it is", "Paper"), [tuple(method.values()) for method in found])
+
+
+def main() -> NoReturn:
+    """Run the command and end the process with the exit code that says how it went."""
+    state = {"debug": False}
+    try:
+        app(prog_name="compressor", obj=state)
+    except SystemExit as end:
+        if end.code == 130:
+            typer.echo("interrupted: the same command goes on from here", err=True)
+        raise
+    except Exception as error:
+        known = _as_known(error)
+        if known is None:
+            traceback.print_exception(error)
+            typer.echo("error: this is a bug in compressor; please report it with the lines above", err=True)
+            sys.exit(70)
+        if state["debug"]:
+            traceback.print_exception(error)
+        typer.echo(f"error: {known}", err=True)
+        sys.exit(known.exit_code)
+    sys.exit(0)
+
+
+def _as_known(error: Exception) -> CompressorError | None:
+    """The error in this package's words, or None for one that nobody foresaw."""
+    from exporters.errors import ExportError, ProviderUnavailableError
+
+    match error:
+        case CompressorError():
+            return error
+        case ProviderUnavailableError():
+            return MachineError(error.problem, where=error.where, cure=error.cure)
+        case ExportError():
+            return InputError(error.problem, where=error.where, cure=error.cure)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return MachineError(
+                "no space is left", where=error.filename, cure="free some, then run the same command again"
+            )
+        case OSError(errno=errno.EACCES | errno.EPERM | errno.EROFS | errno.EISDIR | errno.ENOTDIR | errno.EEXIST):
+            cure = "choose another path, or correct its permissions"
+            return InputError(f"cannot be read or written ({error.strerror})", where=error.filename, cure=cure)
+    return None
+
+
+def _finish(report: Report, as_json: bool = False) -> None:
+    """Show a report and end with its verdict."""
+    from compressor.report.console import print_report
+
+    if as_json:
+        typer.echo(report.to_json())
+    else:
+        print_report(report)
+    raise typer.Exit(0 if report.accepted else 1)
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*head, box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def _print_benchmark(result: Benchmark) -> None:
+    """One row per file, in milliseconds, each with its speed-up over the first file."""
+    values = result.to_dict()
+    others = list(values["models"])[1:]
+    speedups = values.get("speedups") or dict.fromkeys(others, values.get("speedup"))
+    rows = []
+    for name, model in values["models"].items():
+        ratio = "{median:.3f} ({low:.3f} to {high:.3f})".format(**speedups[name]) if name in speedups else "reference"
+        rows.append((name, *(f"{model[f'p{p}_ms']:.3f}" for p in (50, 90, 99)), str(model["samples"]), ratio))
+    _print_table(("File", "p50 ms", "p90 ms", "p99 ms", "Samples", "Speed-up (95 %)"), rows)
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
