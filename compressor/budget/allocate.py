@@ -1,0 +1,158 @@
+"""Choosing the width of every group so that a budget is met at the lowest price."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from math import ceil, lcm
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.budget.model import Array, CostModel
+from compressor.errors import InputError
+from compressor.selection.base import Ranking
+from compressor.structure.groups import ChannelGroup, Groups
+
+ROUNDS = 3
+"""Most rounds of kicks over all groups."""
+
+
+def allocate(
+    groups: Groups, rankings: Mapping[str, Ranking], cost: CostModel, target: float, *, multiple_of: int = 1, minimum: int = 1
+) -> dict[str, int]:
+    """Choose widths with `cost.total(widths) <= target * cost.dense` and the lowest sum of prices `error[width]`.
+
+    From the dense network down: always the change of one group's width that costs the least price per cost saved, where
+    the saving is what it is at the present widths of all other groups. Then what is left of the budget is spent, and single
+    groups are kicked to other widths, with all others following suit, as long as that lowers the price.
+    The result depends on the arguments only.
+
+    Args:
+        groups: The groups to choose widths for.
+        rankings: The price curve of every group, by its name.
+        cost: What a choice of widths costs.
+        target: Share of the dense cost to keep, above 0 and at most 1.
+        multiple_of: Widths are multiples of this and of the group's own step; full width is always allowed.
+        minimum: Fewest units that a group keeps.
+
+    Returns:
+        The kept units of every group, by its name.
+
+    Raises:
+        InputError: the target is below what the smallest widths cost.
+    """
+    search = _Search(groups, rankings, cost, target * cost.dense, multiple_of, minimum)
+    search.descend()
+    if search.total > search.budget:
+        smallest = ceil(search.total / cost.dense * 1e4) / 1e4
+        raise InputError(
+            f"{target:g} of the dense {cost.name} cannot be reached: the smallest widths keep {smallest:g}",
+            where="compress.target",
+            cure=f"raise the target to {smallest:g} or more, lower `multiple_of`, or let more layers be pruned",
+        )
+    search.polish()
+    return search.widths
+
+
+class _Search:
+    """Widths, and the moves that improve them."""
+
+    def __init__(
+        self, groups: Groups, rankings: Mapping[str, Ranking], cost: CostModel, budget: float, multiple_of: int, minimum: int
+    ) -> None:
+        self.cost, self.budget = cost, budget
+        self.widths = {group.name: group.size for group in groups}
+        self.allowed = {group.name: _allowed(group, multiple_of, minimum) for group in groups}
+        self.prices = {name: np.array(rankings[name].error)[widths] for name, widths in self.allowed.items()}
+        self.total = cost.total(self.widths)
+
+    @property
+    def price(self) -> float:
+        """Sum of the prices of the present widths."""
+        return float(sum(self.prices[name][self._place(name)] for name in self.widths))
+
+    def descend(self, fixed: str | None = None) -> None:
+        """Narrow groups, but not `fixed`, by the least price per cost saved, until the budget is met or nothing saves any more.
+
+        The groups wait in a heap under the slope that they had when they were last looked at. Narrowing one group only
+        lowers what the others can save, so an old slope is a lower bound, and only the top one must be looked at again.
+        """
+        heap = [(-np.inf, name) for name in self.widths if name != fixed]
+        heapq.heapify(heap)
+        while self.total > self.budget and heap:
+            _, name = heapq.heappop(heap)
+            rise, change = self._changes(name)
+            if (move := _least(rise, -change, change < 0)) is None:
+                continue
+            place, slope = move
+            if not heap or slope <= heap[0][0]:
+                self._set(name, int(self.allowed[name][place]))
+            heapq.heappush(heap, (slope, name))
+
+    def spend(self, fixed: str | None = None) -> None:
+        """Widen groups, but not `fixed`, by the most price saved per cost, as long as a wider one fits into the budget."""
+        while fits := [move for name in self.widths if name != fixed for move in self._widenings(name)]:
+            _, name, width = min(fits)
+            self._set(name, width)
+
+    def polish(self) -> None:
+        """Kick one group after the other to other widths, let all others follow, and keep what lowers the price."""
+        self.spend()
+        for _ in range(ROUNDS):
+            if not any([self._kick(name, step) for name in self.widths for step in _kicks(len(self.allowed[name]))]):
+                break
+
+    def _kick(self, name: str, step: int) -> bool:
+        place = self._place(name) + step
+        if not 0 <= place < len(self.allowed[name]):
+            return False
+        widths, total, price = dict(self.widths), self.total, self.price
+        self._set(name, int(self.allowed[name][place]))
+        self.descend(fixed=name)
+        self.spend(fixed=name)
+        if self.total <= self.budget and self.price < price * (1 - 1e-9):
+            return True
+        self.widths, self.total = widths, total
+        return False
+
+    def _widenings(self, name: str) -> list[tuple[float, str, int]]:
+        """The best wider width of a group that fits, as (slope, name, width); empty when none fits."""
+        rise, change = self._changes(name)
+        move = _least(rise, change, (self.allowed[name] > self.widths[name]) & (self.total + change <= self.budget))
+        return [] if move is None else [(move[1], name, int(self.allowed[name][move[0]]))]
+
+    def _changes(self, name: str) -> tuple[Array, Array]:
+        """How the price and the cost change with every allowed width of a group."""
+        prices = self.prices[name]
+        return prices - prices[self._place(name)], self.cost.changes(self.widths, name, self.allowed[name])
+
+    def _place(self, name: str) -> int:
+        return int(np.searchsorted(self.allowed[name], self.widths[name]))
+
+    def _set(self, name: str, width: int) -> None:
+        self.total += self.cost.change(self.widths, name, width)
+        self.widths[name] = width
+
+
+def _least(rise: Array, cost: Array, among: NDArray[np.bool_]) -> tuple[int, float] | None:
+    """Where `rise` per `cost` is least, and what it is there; of equals the widest. None when `among` is nowhere true."""
+    places = np.flatnonzero(among)[::-1]
+    if not places.size:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = np.where(cost[places] > 0, rise[places] / cost[places], -np.inf)
+    best = int(slopes.argmin())
+    return int(places[best]), float(slopes[best])
+
+
+def _kicks(count: int) -> list[int]:
+    """Steps on a list of `count` allowed widths: to the neighbours, and to some further off."""
+    steps = sorted({1, max(1, count // 16), max(1, count // 4)})
+    return [*steps, *(-step for step in steps)]
+
+
+def _allowed(group: ChannelGroup, multiple_of: int, minimum: int) -> NDArray[np.int64]:
+    """The widths that a group may take, from narrow to full."""
+    step = lcm(group.step, multiple_of)
+    return np.array([w for w in range(0, group.size, step) if w >= minimum] + [group.size])
