@@ -59,6 +59,7 @@ class WeightCall:
         input_axis, output_axis: The axes of input and output that hold the channels.
         source: The channels that it makes.
         sink: The channels that it mixes; for a depthwise convolution those that it passes on.
+        input_position: Where the input stands among the arguments of the operation.
         depthwise: True for a convolution that passes every channel on by itself.
         groups: Groups of a convolution, else 1.
         settings: Stride, padding, dilation, transposed, output padding of a convolution.
@@ -72,6 +73,7 @@ class WeightCall:
     output_axis: int
     source: Lane | None
     sink: Lane | None
+    input_position: int = 0
     depthwise: bool = False
     groups: int = 1
     settings: tuple[Any, ...] = ()
@@ -174,7 +176,7 @@ class WeightReader:
             source = sink = Lane(Port(name, 0, weight.shape[0]), tuple(range(weight.shape[0])))
         settings = (tuple(stride), tuple(padding), tuple(dilation), transposed, tuple(output_padding))
         return WeightCall(
-            name, x, weight, self._bias(bias, outputs), 1, 1, source, sink, depthwise, groups, settings
+            name, x, weight, self._bias(bias, outputs), 1, 1, source, sink, 0, depthwise, groups, settings
         )
 
     def _product(self, args: Sequence[Any], first: int) -> WeightCall | None:
@@ -182,10 +184,10 @@ class WeightReader:
         bias = args[0] if first else None
         if self._is_weight(right) and not self._is_weight(left):
             sink, source = self.names.lane(right, -2), self.names.lane(right, -1)
-            return self._matrix_call(left, right, bias, -1, sink, source)
+            return self._matrix_call(left, right, bias, -1, sink, source, first)
         if self._is_weight(left) and not self._is_weight(right):
             sink, source = self.names.lane(left, -1), self.names.lane(left, -2)
-            return self._matrix_call(right, left, bias, -2, sink, source)
+            return self._matrix_call(right, left, bias, -2, sink, source, first + 1)
         return None
 
     def _is_weight(self, operand: Tensor) -> bool:
@@ -197,16 +199,16 @@ class WeightReader:
         if self.names.find(weight) is None:
             return None
         bias = args[2] if len(args) > 2 else None
-        return self._matrix_call(x, weight, bias, -1, self.names.lane(weight, 1), self.names.lane(weight, 0))
+        return self._matrix_call(x, weight, bias, -1, self.names.lane(weight, 1), self.names.lane(weight, 0), 0)
 
     def _matrix_call(
-        self, x: Tensor, weight: Tensor, bias: Any, axis: int, sink: Lane | None, source: Lane | None
+        self, x: Tensor, weight: Tensor, bias: Any, axis: int, sink: Lane | None, source: Lane | None, position: int
     ) -> WeightCall | None:
         found = self.names.find(weight)
         if found is None or sink is None or source is None:
             return None
         return WeightCall(
-            found[0], x, weight, self._bias(bias, len(source.coordinates)), axis, axis, source, sink
+            found[0], x, weight, self._bias(bias, len(source.coordinates)), axis, axis, source, sink, position
         )
 
     def _embedding(self, args: Sequence[Any]) -> WeightCall | None:
@@ -236,12 +238,15 @@ class Watch(TorchDispatchMode):
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; every module's mode is restored."""
+    """Evaluation mode, no gradients, attention as single operations; everything is restored."""
     modes = {module: module.training for module in model.modules()}
+    fused = torch.backends.mha.get_fastpath_enabled()
     model.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad():
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for module, training in modes.items():
             module.training = training

@@ -1,0 +1,95 @@
+"""Attributes that name widths, made true again after the weights were cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from compressor.structure.plan import Plan, PlannedGroup
+
+
+def repair_attributes(model: nn.Module, plan: Plan) -> None:
+    """Set the widths that modules keep as numbers to what their weights say now, in place."""
+    touched = {s.layer for planned in plan.groups if planned.dropped for s in planned.group.slices}
+    for name, module in model.named_modules():
+        if name in touched:
+            for kind, repair in _REPAIRS:
+                if isinstance(module, kind):
+                    repair(module)
+    for planned in plan.groups:
+        if planned.dropped:
+            _repair_heads(model, planned)
+
+
+def _convolution(module: nn.Module) -> None:
+    assert isinstance(module, _ConvNd)
+    first, second = module.weight.shape[:2]
+    if module.groups > 1 and module.groups == module.in_channels:
+        module.groups = first if isinstance(module, _ConvTransposeNd) else first * module.groups // module.out_channels
+    if isinstance(module, _ConvTransposeNd):
+        module.in_channels, module.out_channels = first, second * module.groups
+    else:
+        module.in_channels, module.out_channels = second * module.groups, first
+
+
+def _linear(module: nn.Module) -> None:
+    assert isinstance(module, nn.Linear)
+    module.out_features, module.in_features = module.weight.shape
+
+
+def _batch_norm(module: nn.Module) -> None:
+    assert isinstance(module, _NormBase)
+    tensor = module.weight if module.weight is not None else module.running_mean
+    if tensor is not None:
+        module.num_features = tensor.numel()
+
+
+def _layer_norm(module: nn.Module) -> None:
+    assert isinstance(module, nn.LayerNorm)
+    module.normalized_shape = tuple(module.weight.shape)
+
+
+def _group_norm(module: nn.Module) -> None:
+    assert isinstance(module, nn.GroupNorm)
+    width = module.num_channels // module.num_groups
+    module.num_channels = module.weight.numel()
+    if module.num_groups > 1:
+        module.num_groups = module.num_channels // width
+
+
+def _prelu(module: nn.Module) -> None:
+    assert isinstance(module, nn.PReLU)
+    module.num_parameters = module.weight.numel()
+
+
+def _embedding(module: nn.Module) -> None:
+    assert isinstance(module, nn.Embedding)
+    module.embedding_dim = module.weight.shape[1]
+
+
+_REPAIRS: tuple[tuple[type, Callable[[nn.Module], None]], ...] = (
+    (_ConvNd, _convolution),
+    (nn.Linear, _linear),
+    (_NormBase, _batch_norm),
+    (nn.LayerNorm, _layer_norm),
+    (nn.GroupNorm, _group_norm),
+    (nn.PReLU, _prelu),
+    (nn.Embedding, _embedding),
+)
+
+
+def _repair_heads(model: nn.Module, planned: PlannedGroup) -> None:
+    """An attention module counts its heads: where the units are the heads, the count becomes what is left."""
+    group = planned.group
+    for layer in dict.fromkeys(s.layer for s in group.slices):
+        owner = model.get_submodule(layer.rpartition(".")[0])
+        for name, value in list(vars(owner).items()):
+            if "heads" in name and isinstance(value, int) and value == group.size and _many_to_one(planned):
+                setattr(owner, name, len(planned.kept))
+
+
+def _many_to_one(planned: PlannedGroup) -> bool:
+    return all(len(s.coordinates[0]) > 1 for s in planned.group.slices if s.role == "consumer")

@@ -1,0 +1,343 @@
+"""Which channels are coupled: the marks of a few dozen passes, decoded.
+
+Every channel has a label, at first its number. In pass (b, v) the channels whose label has bit b equal to v are marked; at
+each input channel of each operation the bits that are seen spell the label of what feeds it. A bit that is seen as 0 and as
+1 says that several labels meet there: then the sources that meet are told apart by marking them in different colours, and a
+source that still mixes (attention heads, groups of a group norm) gets coarser labels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compressor.errors import InputError
+from compressor.structure.marks import Record, Recorder, Replay, Source, sees_output, tracking
+from compressor.structure.watch import Lane, Port, TensorNames
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass
+class Couplings:
+    """Edges between coordinates of ports, and what is known about them besides.
+
+    Attributes:
+        record: The recorded run.
+        ports: Every port that was seen, with the number of its first coordinate.
+        pairs: Pairs of coordinates that must be kept or cut together.
+        fixed: Coordinates that must stay, with the reason.
+        mixed: Ports whose channels cannot be told apart, with the reason.
+    """
+
+    record: Record
+    ports: dict[Port, int] = field(default_factory=dict)
+    pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
+    fixed: list[tuple[Ints, str]] = field(default_factory=list)
+    mixed: dict[Port, str] = field(default_factory=dict)
+    total: int = 0
+
+    def places(self, lane: Lane) -> Ints:
+        """The numbers of the channels of a lane among all coordinates."""
+        if lane.port not in self.ports:
+            self.ports[lane.port] = self.total
+            self.total += lane.port.size
+        return np.asarray(lane.coordinates, dtype=np.int64) + self.ports[lane.port]
+
+    def join(self, left: Ints, right: Ints) -> None:
+        """Couple two arrays of coordinates element by element."""
+        self.pairs.append((left, right))
+
+
+class Passes:
+    """Runs marked passes over a recorded network, within a time limit."""
+
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], names: TensorNames, seconds: float) -> None:
+        self.model, self.inputs, self.names = model, inputs, names
+        self.deadline = time.monotonic() + seconds
+        with tracking(model) as modules, Recorder(names, modules) as recorder:
+            model(*inputs)
+        self.record = recorder.record
+
+    def run(self, pattern: Callable[[Source], Tensor | None]) -> tuple[dict[int, Bools], bool]:
+        """Mark what `pattern` says of each source; return the marks seen on each sink, and whether the output was reached."""
+        if time.monotonic() > self.deadline:
+            raise InputError("finding the channel groups took too long", cure="raise the time limit")
+        raw = [(s, pattern(s)) for s in self.record.sources if s.call is None]
+        with self._raw_marks([(s, mask) for s, mask in raw if mask is not None]):
+            with Replay(self.record, pattern) as replay:
+                outputs = self.model(*self.inputs)
+        return {sink: seen.numpy() for sink, seen in replay.seen.items()}, sees_output(outputs)
+
+    @contextmanager
+    def _raw_marks(self, marks: list[tuple[Source, Tensor]]) -> Any:
+        saved: dict[str, Tensor] = {}
+        for source, mask in marks:
+            port = source.lane.port
+            tensor = self.names.tensors[port.tensor].detach()
+            saved.setdefault(port.tensor, tensor.clone())
+            shape = [1] * tensor.dim()
+            shape[port.axis] = -1
+            tensor.masked_fill_(mask.reshape(shape), torch.nan)
+        try:
+            yield
+        finally:
+            for name, values in saved.items():
+                self.names.tensors[name].detach().copy_(values)
+
+    def spell(self, labels: Mapping[int, Ints]) -> dict[int, tuple[Ints, Bools, Bools]]:
+        """Mark the given sources by the bits of their labels.
+
+        Returns:
+            For every sink that was reached: the label seen on each channel, whether anything was seen, and whether
+            several labels were.
+        """
+        bits = max(1, int(max(int(values.max()) for values in labels.values())).bit_length())
+        seen: dict[tuple[int, int], dict[int, Bools]] = {}
+        for bit in range(bits):
+            for value in (0, 1):
+                seen[bit, value] = self.run(_bit_pattern(labels, bit, value))[0]
+        sinks = {sink for marks in seen.values() for sink in marks}
+        return {sink: _decode(sink, seen, bits, len(self.record.sinks[sink].coordinates)) for sink in sinks}
+
+
+def _bit_pattern(labels: Mapping[int, Ints], bit: int, value: int) -> Callable[[Source], Tensor | None]:
+    def pattern(source: Source) -> Tensor | None:
+        values = labels.get(source.index)
+        return None if values is None else torch.from_numpy((values >> bit) & 1 == value)
+
+    return pattern
+
+
+def _decode(
+    sink: int, seen: Mapping[tuple[int, int], Mapping[int, Bools]], bits: int, size: int
+) -> tuple[Ints, Bools, Bools]:
+    code = np.zeros(size, dtype=np.int64)
+    several = np.zeros(size, dtype=bool)
+    nothing = np.zeros(size, dtype=bool)
+    reached = nothing
+    for bit in range(bits):
+        zero, one = seen[bit, 0].get(sink, nothing), seen[bit, 1].get(sink, nothing)
+        code |= one.astype(np.int64) << bit
+        several |= zero & one
+        reached = zero | one
+    return code, reached, several
+
+
+def find_couplings(model: nn.Module, inputs: tuple[Any, ...], *, seconds: float = 120.0) -> Couplings:
+    """Find all couplings of a network in evaluation mode.
+
+    Args:
+        model: The network; its weights are the same afterwards.
+        inputs: What `model(*inputs)` takes.
+        seconds: Time after which the search gives up.
+
+    Raises:
+        InputError: The time is over, or the network takes another way from run to run.
+    """
+    names = TensorNames(model)
+    passes = Passes(model, inputs, names, seconds)
+    couplings = Couplings(passes.record)
+    for call in passes.record.calls:
+        _join_bias(couplings, call.bias, call.source)
+    _Search(passes, couplings).run(passes.record.sources)
+    raw = _raw_sources(passes, couplings, names)
+    if raw:
+        passes.record.sources = raw
+        _Search(passes, couplings).run(raw)
+    return couplings
+
+
+def _join_bias(couplings: Couplings, bias: str | None, source: Lane | None) -> None:
+    if bias is not None and source is not None:
+        size = len(source.coordinates)
+        couplings.join(couplings.places(source), couplings.places(Lane(Port(bias, 0, size), tuple(range(size)))))
+
+
+def _raw_sources(passes: Passes, couplings: Couplings, names: TensorNames) -> list[Source]:
+    known = {port.tensor for port in couplings.ports}
+    raw: list[Source] = []
+    for name, tensor in names.tensors.items():
+        if name in known or not tensor.is_floating_point():
+            continue
+        for axis, size in enumerate(tensor.shape):
+            if size > 1:
+                raw.append(Source(len(raw), Lane(Port(name, axis, size), tuple(range(size)))))
+    return raw
+
+
+class _Search:
+    """Decodes who feeds whom for one set of sources."""
+
+    def __init__(self, passes: Passes, couplings: Couplings) -> None:
+        self.passes, self.couplings = passes, couplings
+        self.reach: dict[int, dict[int, Bools]] = {}
+
+    def run(self, sources: list[Source]) -> None:
+        if not sources:
+            return
+        weights = sources[0].call is not None
+        for source in sources:
+            self.reach[source.index], leaves = self.passes.run(_whole(source))
+            if leaves and weights:
+                self.couplings.fixed.append((self.couplings.places(source.lane), "it is the network's output"))
+        unclear: dict[int, Bools] = {}
+        for batch in _by_axis(sources):
+            spelled = self.passes.spell({s.index: np.arange(s.size) for s in batch})
+            for sink, (code, reached, several) in spelled.items():
+                self._couple(batch, sink, code, reached & ~several)
+                unclear[sink] = unclear.get(sink, np.zeros(len(code), dtype=bool)) | several
+            if weights:
+                self._fix_unfed(spelled)
+            self._resolve(batch, {sink: mask for sink, mask in unclear.items() if mask.any()}, weights)
+
+    def _couple(self, sources: Iterable[Source], sink: int, code: Ints, clear: Bools) -> None:
+        places = self.couplings.places(self.passes.record.sinks[sink])
+        for source in sources:
+            hit = self.reach[source.index].get(sink)
+            if hit is None:
+                continue
+            channels = np.flatnonzero(hit & clear & (code < source.size))
+            if channels.size:
+                self.couplings.join(places[channels], self.couplings.places(source.lane)[code[channels]])
+
+    def _fix_unfed(self, spelled: Mapping[int, tuple[Ints, Bools, Bools]]) -> None:
+        for sink in self.passes.record.sink_calls:
+            lane = self.passes.record.sinks[sink]
+            reached = spelled[sink][1] if sink in spelled else np.zeros(len(lane.coordinates), dtype=bool)
+            if not reached.all():
+                self.couplings.fixed.append((self.couplings.places(lane)[~reached], "it reads the network's input"))
+
+    def _resolve(self, sources: list[Source], unclear: Mapping[int, Bools], weights: bool) -> None:
+        meeting = {
+            s.index: {k: self.reach[s.index][k] & mask for k, mask in unclear.items() if k in self.reach[s.index]}
+            for s in sources
+        }
+        meeting = {i: {k: m for k, m in hits.items() if m.any()} for i, hits in meeting.items()}
+        involved = [s for s in sources if meeting[s.index]]
+        for colour in _colours(involved, meeting):
+            self._resolve_apart(colour, meeting, weights)
+
+    def _resolve_apart(
+        self, sources: list[Source], meeting: Mapping[int, Mapping[int, Bools]], weights: bool
+    ) -> None:
+        open_sinks = {s.index: dict(meeting[s.index]) for s in sources}
+        labels = {s.index: np.arange(s.size) for s in sources}
+        tried: dict[int, list[Ints]] = {}
+        while labels:
+            spelled = self.passes.spell(labels)
+            for source in sources:
+                if source.index in labels:
+                    self._settle(source, labels[source.index], spelled, open_sinks[source.index])
+            left = [s for s in sources if s.index in labels and self._weight_sinks(open_sinks[s.index])]
+            if not tried:
+                tried = self._coarser(left, open_sinks)
+            labels = {s.index: tried[s.index].pop(0) for s in left if tried.get(s.index)}
+        if weights:
+            for source in sources:
+                self._merge(source, self._weight_sinks(open_sinks[source.index]))
+
+    def _weight_sinks(self, sinks: Mapping[int, Bools]) -> dict[int, Bools]:
+        return {k: mask for k, mask in sinks.items() if k in self.passes.record.sink_calls}
+
+    def _settle(
+        self,
+        source: Source,
+        label: Ints,
+        spelled: Mapping[int, tuple[Ints, Bools, Bools]],
+        sinks: dict[int, Bools],
+    ) -> None:
+        own = self.couplings.places(source.lane)
+        members = [own[label == value] for value in range(int(label.max()) + 1)]
+        coarse = len(members) < source.size
+        used = False
+        for sink in list(sinks):
+            if sink not in spelled:
+                continue
+            code, reached, several = spelled[sink]
+            clear = sinks[sink] & reached & ~several
+            if coarse and sink not in self.passes.record.sink_calls and not clear[sinks[sink]].all():
+                continue
+            places = self.couplings.places(self.passes.record.sinks[sink])
+            for channel in np.flatnonzero(clear):
+                self.couplings.join(places[[channel]], members[code[channel]][:1])
+                used = True
+            sinks[sink] = sinks[sink] & ~clear
+            if not sinks[sink].any():
+                del sinks[sink]
+        if used and coarse:
+            for group in members:
+                self.couplings.join(np.repeat(group[:1], len(group) - 1), group[1:])
+
+    def _coarser(self, sources: list[Source], sinks: Mapping[int, Mapping[int, Bools]]) -> dict[int, list[Ints]]:
+        if not sources:
+            return {}
+        chosen = {s.index for s in sources}
+        seen, _ = self.passes.run(lambda s: torch.arange(s.size) == 0 if s.index in chosen else None)
+        labels: dict[int, list[Ints]] = {}
+        for source in sources:
+            widths = {int((seen[k] & mask).sum()) for k, mask in sinks[source.index].items() if k in seen}
+            classes = {len(mask) // w for k, mask in sinks[source.index].items() for w in widths if w > 1}
+            labels[source.index] = _coarse_labels(source.size, widths - {0, 1}, classes - {0, 1})
+        return labels
+
+    def _merge(self, source: Source, sinks: Mapping[int, Bools]) -> None:
+        if not sinks:
+            return
+        own = self.couplings.places(source.lane)
+        self.couplings.join(np.repeat(own[:1], len(own) - 1), own[1:])
+        for sink, mask in sinks.items():
+            places = self.couplings.places(self.passes.record.sinks[sink])[mask]
+            self.couplings.join(places, np.repeat(own[:1], len(places)))
+            call = self.passes.record.calls[self.passes.record.sink_calls[sink]]
+            self.couplings.mixed[source.lane.port] = f"its channels are mixed on the way to {call.layer}"
+
+
+def _whole(source: Source) -> Callable[[Source], Tensor | None]:
+    return lambda s: torch.ones(s.size, dtype=torch.bool) if s.index == source.index else None
+
+
+def _by_axis(sources: list[Source]) -> list[list[Source]]:
+    """Axes of one raw tensor are never marked together; the outputs of calls all are."""
+    if sources[0].call is not None:
+        return [sources]
+    axes = sorted({s.lane.port.axis for s in sources})
+    return [[s for s in sources if s.lane.port.axis == axis] for axis in axes]
+
+
+def _coarse_labels(size: int, widths: Iterable[int], classes: Iterable[int]) -> list[Ints]:
+    channel = np.arange(size)
+    labels = []
+    for count in sorted(classes, reverse=True):
+        for width in sorted(widths):
+            labels.append(channel // width % count)
+        if size % count == 0:
+            labels += [channel // (size // count), channel % count]
+    unique = {values.tobytes(): values for values in labels if values.max() > 0}
+    return list(unique.values())
+
+
+def _colours(sources: list[Source], meeting: Mapping[int, Mapping[int, Bools]]) -> list[list[Source]]:
+    """Greedy colouring: sources whose marks meet on a channel get different colours."""
+    colours: list[tuple[list[Source], dict[int, Bools]]] = []
+    for source in sources:
+        hits = meeting[source.index]
+        for members, taken in colours:
+            if not any(k in taken and (taken[k] & mask).any() for k, mask in hits.items()):
+                break
+        else:
+            members, taken = [], {}
+            colours.append((members, taken))
+        members.append(source)
+        for k, mask in hits.items():
+            taken[k] = taken[k] | mask if k in taken else mask.copy()
+    return [members for members, _ in colours]

@@ -1,0 +1,279 @@
+"""Mark and see: couplings between channels, found by watching NaN travel through the network.
+
+NaN is put into some output channels of operations with weights, and one looks which input channels of which other weights
+turn NaN. A mark is cleaned at every operation with a weight, so it travels exactly one hop; since the outputs of these
+operations never depend on the marks, they are computed once and replayed, and a pass costs only what lies between them.
+
+Layer and group-of-one norms are made transparent, otherwise they would spread every mark over all channels.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from compressor.errors import InputError
+from compressor.structure.watch import Lane, Port, TensorNames, WeightCall, WeightReader, aten
+
+BATCH_NORMS = {
+    aten.native_batch_norm,
+    aten._native_batch_norm_legit,
+    aten._native_batch_norm_legit_no_training,
+    aten.cudnn_batch_norm,
+    aten.batch_norm,
+}
+NORM_PREFIX = "normalised by "
+
+Pattern = Callable[["Source"], Tensor]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Channels that can be marked: the output of a call, or the coordinates on one axis of a raw tensor."""
+
+    index: int
+    lane: Lane
+    call: int | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.lane.coordinates)
+
+
+@dataclass
+class Event:
+    """What happens at one operation of the recorded run.
+
+    Attributes:
+        func: The operation, to notice a run that takes another way.
+        call: Number among the operations with weights; None for others.
+        weight: The call itself, without its tensors.
+        output: The clean output of an operation with a weight.
+        sinks: The lanes on which marks are looked for, with the axis of the tensor they lie on.
+        transparent: True for a norm over channels.
+        module: The module that was running.
+    """
+
+    func: Any
+    call: int | None = None
+    weight: WeightCall | None = None
+    output: Tensor | None = None
+    sinks: list[tuple[int, int, Lane]] = field(default_factory=list)
+    transparent: bool = False
+    module: str = ""
+
+
+@dataclass
+class Record:
+    """A recorded run: its events by the number of the operation, the sources, and the lanes where marks are seen."""
+
+    events: dict[int, Event] = field(default_factory=dict)
+    calls: list[WeightCall] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    sinks: list[Lane] = field(default_factory=list)
+    sink_calls: dict[int, int] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+    norms: dict[str, str] = field(default_factory=dict)
+    pads: dict[int, str] = field(default_factory=dict)
+
+
+class Recorder(TorchDispatchMode):
+    """Runs the network once and writes down where marks can be set and seen."""
+
+    def __init__(self, names: TensorNames, modules: list[str]) -> None:
+        super().__init__()
+        self.record = Record()
+        self._names = names
+        self._reader = WeightReader(names)
+        self._count = 0
+        self._modules = modules
+        self._made_by: dict[int, tuple[weakref.ref[Tensor], WeightCall]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        number, self._count = self._count, self._count + 1
+        event = Event(func, module=self._modules[-1] if self._modules else "")
+        call = self._reader.read(func, args)
+        if call is not None:
+            self._weight(event, call, output)
+        elif func.overloadpacket in BATCH_NORMS:
+            self._batch_norm(event, args)
+        elif is_channel_norm(func, args):
+            self._channel_norm(event, args, number)
+        elif func.overloadpacket is aten.native_group_norm:
+            self._observe(event, args[1:3], 1)
+        elif torch.Tag.pointwise in func.tags:
+            self._pointwise(event, args, output)
+        elif func.overloadpacket is aten.constant_pad_nd:
+            self.record.pads[number] = event.module
+        if event.sinks or event.call is not None or event.transparent:
+            self.record.events[number] = event
+        return output
+
+    def _weight(self, event: Event, call: WeightCall, output: Tensor) -> None:
+        record = self.record
+        event.call, event.output = len(record.calls), output.clone()
+        event.weight = call
+        positions = _positions(call, output)
+        record.positions[call.weight] = record.positions.get(call.weight, 0) + positions
+        self._made_by[id(output)] = (weakref.ref(output), call)
+        call.input = call.output = None
+        record.calls.append(call)
+        if call.source is not None and not call.depthwise:
+            record.sources.append(Source(len(record.sources), call.source, event.call))
+        if call.sink is not None:
+            sink = self._sink(event, call.input_axis, call.sink)
+            if not call.depthwise:
+                record.sink_calls[sink] = event.call
+
+    def _sink(self, event: Event, axis: int, lane: Lane) -> int:
+        number = len(self.record.sinks)
+        self.record.sinks.append(lane)
+        event.sinks.append((number, axis, lane))
+        return number
+
+    def _observe(self, event: Event, tensors: Sequence[Any], axis: int) -> None:
+        for tensor in tensors:
+            lane = self._names.lane(tensor, 0) if isinstance(tensor, Tensor) and tensor.dim() == 1 else None
+            if lane is not None:
+                self._sink(event, axis, lane)
+
+    def _batch_norm(self, event: Event, args: Sequence[Any]) -> None:
+        self._observe(event, args[1:5], 1)
+        made = self._made_by.get(id(args[0]))
+        owner = next((f[0] for f in map(self._names.find, args[1:5]) if f), None)
+        if made is not None and made[0]() is args[0] and owner is not None:
+            self.record.norms[made[1].layer] = owner.rpartition(".")[0]
+
+    def _channel_norm(self, event: Event, args: Sequence[Any], number: int) -> None:
+        event.transparent = True
+        grouped = event.func.overloadpacket is aten.native_group_norm
+        axis, tensors = (1, args[1:3]) if grouped else (-1, args[2:4])
+        size = args[0].shape[axis]
+        self._observe(event, tensors, axis)
+        self._sink(event, axis, Lane(Port(f"{NORM_PREFIX}{event.module}#{number}", 0, size), tuple(range(size))))
+
+    def _pointwise(self, event: Event, args: Sequence[Any], output: Any) -> None:
+        if not isinstance(output, Tensor):
+            return
+        for operand in tree_leaves(args):
+            if self._names.find(operand) is None or operand.dim() > output.dim():
+                continue
+            for axis in range(operand.dim()):
+                lane = self._names.lane(operand, axis) if operand.shape[axis] > 1 and operand.stride(axis) else None
+                if lane is not None:
+                    self._sink(event, axis - operand.dim(), lane)
+
+
+def is_channel_norm(func: Any, args: Sequence[Any]) -> bool:
+    """True for layer norm over the last axis, and for group norm with a single group."""
+    if func.overloadpacket is aten.native_layer_norm:
+        return len(args[1]) == 1
+    return bool(func.overloadpacket is aten.native_group_norm and args[6] == 1)
+
+
+def _positions(call: WeightCall, output: Tensor) -> int:
+    if call.input is None:
+        return 0
+    if call.is_convolution:
+        places = call.input if call.settings[3] else output
+        return places.shape[0] * places[0, 0].numel()
+    return call.input.numel() // call.input.shape[call.input_axis]
+
+
+class Replay(TorchDispatchMode):
+    """Runs the network again with marks, and collects where they are seen."""
+
+    def __init__(self, record: Record, pattern: Pattern | None) -> None:
+        super().__init__()
+        self.seen: dict[int, Tensor] = {}
+        self._record, self._count = record, 0
+        self._marks = {s.call: pattern(s) for s in record.sources if s.call is not None} if pattern else {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        number, self._count = self._count, self._count + 1
+        event = self._record.events.get(number)
+        if event is None:
+            return func(*args, **(kwargs or {}))
+        if event.func is not func:
+            raise InputError(
+                f"the network takes another way from run to run ({event.func} became {func})",
+                where=event.module,
+                cure="make forward() deterministic in evaluation mode",
+            )
+        if event.weight is not None:
+            return self._weight(event, args)
+        output = self._transparent(func, args, kwargs) if event.transparent else func(*args, **(kwargs or {}))
+        self._see(event, output[0] if isinstance(output, tuple) else output)
+        return output
+
+    def _see(self, event: Event, tensor: Tensor) -> None:
+        marked = torch.isnan(tensor)
+        if marked.any():
+            for sink, axis, _ in event.sinks:
+                others = [a for a in range(tensor.dim()) if a != axis % tensor.dim()]
+                self.seen[sink] = marked.any(dim=others) if others else marked
+
+    def _weight(self, event: Event, args: Sequence[Any]) -> Tensor:
+        call, clean = event.weight, event.output
+        assert call is not None and clean is not None
+        output = clean.clone()
+        if call.sink is not None:
+            self._see(event, args[call.input_position])
+        if call.depthwise:
+            seen = self.seen.get(event.sinks[0][0])
+            if seen is not None:
+                _fill(output, 1, seen.repeat_interleave(output.shape[1] // seen.numel()))
+        mark = self._marks.get(event.call)
+        if mark is not None:
+            _fill(output, call.output_axis, mark)
+        return output
+
+    @staticmethod
+    def _transparent(func: Any, args: Sequence[Any], kwargs: Any) -> Any:
+        marked = torch.isnan(args[0])
+        output = func(torch.where(marked, torch.zeros_like(args[0]), args[0]), *args[1:], **(kwargs or {}))
+        output[0][marked] = torch.nan
+        return output
+
+
+def _fill(tensor: Tensor, axis: int, mask: Tensor) -> None:
+    shape = [1] * tensor.dim()
+    shape[axis] = -1
+    tensor.masked_fill_(mask.reshape(shape), torch.nan)
+
+
+@contextmanager
+def tracking(model: nn.Module) -> Iterator[list[str]]:
+    """Yields the stack of the names of the modules that are running."""
+    stack: list[str] = []
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda *_, name=name: stack.append(name)))
+        handles.append(module.register_forward_hook(lambda *_: stack.pop() and None))
+    try:
+        yield stack
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def sees_output(outputs: Any) -> bool:
+    """True when a mark reached what the network returns."""
+    return any(isinstance(t, Tensor) and t.is_floating_point() and bool(torch.isnan(t).any()) for t in _leaves(outputs))
+
+
+def _leaves(outputs: Any) -> list[Any]:
+    leaves = tree_leaves(outputs)
+    for item in list(leaves):
+        if not isinstance(item, Tensor) and hasattr(item, "__dict__"):
+            leaves += tree_leaves(vars(item))
+    return leaves

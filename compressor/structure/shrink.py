@@ -1,0 +1,96 @@
+"""Slice the weights as the plan says: the result is an ordinary dense module."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import InputError
+from compressor.structure.attributes import repair_attributes
+from compressor.structure.groups import Slice
+from compressor.structure.plan import Plan
+
+
+def shrink(model: nn.Module, plan: Plan) -> nn.Module:
+    """Return a copy of `model` without the units that the plan drops.
+
+    Args:
+        model: The architecture with its original widths; it is left untouched.
+        plan: What to keep.
+
+    Raises:
+        InputError: The plan was made for another architecture.
+    """
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    cuts = [(s, [c for u in p.dropped for c in s.coordinates[u]]) for p in plan.groups for s in p.group.slices]
+    check_fits(tensors, (s for s, _ in cuts))
+    small = copy.deepcopy(model)
+    by_tensor: dict[str, list[tuple[Slice, list[int]]]] = defaultdict(list)
+    for cut, dropped in cuts:
+        if dropped:
+            by_tensor[cut.tensor].append((cut, dropped))
+    replaced: dict[Tensor, Tensor] = {}
+    with torch.no_grad():
+        for name, own in by_tensor.items():
+            old = _tensor(small, name)
+            replaced[old] = _cut(old, own)
+    _replace(small, replaced)
+    repair_attributes(small, plan)
+    return small
+
+
+def check_fits(tensors: dict[str, Tensor], slices: Iterable[Slice]) -> None:
+    """Raise InputError unless every slice lies within a tensor of the model."""
+    for s in slices:
+        tensor = tensors.get(s.tensor)
+        if tensor is None or s.axis >= tensor.dim():
+            problem = f"the plan cuts {s.tensor}, which this network does not have"
+        elif max(c for unit in s.coordinates for c in unit) >= tensor.shape[s.axis] * s.conv_groups:
+            problem = f"{s.tensor} has shape {tuple(tensor.shape)}, too small for the plan"
+        else:
+            continue
+        raise InputError(problem, where="plan", cure="give the architecture with its original widths")
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor:
+    owner, _, leaf = name.rpartition(".")
+    value = getattr(model.get_submodule(owner), leaf)
+    assert isinstance(value, Tensor)
+    return value
+
+
+def _cut(tensor: Tensor, cuts: list[tuple[Slice, list[int]]]) -> Tensor:
+    """Cut all axes of a tensor; coordinates of several groups on one axis go together."""
+    dropped: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for s, coordinates in cuts:
+        dropped[s.axis, s.conv_groups].update(coordinates)
+    result = tensor.detach()
+    for (axis, conv_groups), gone in sorted(dropped.items(), key=lambda item: item[0][1]):
+        kept = [c for c in range(result.shape[axis] * conv_groups) if c not in gone]
+        result = _select(result, axis, kept, conv_groups)
+    result = result.contiguous()
+    return nn.Parameter(result, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else result
+
+
+def _select(tensor: Tensor, axis: int, kept: list[int], conv_groups: int) -> Tensor:
+    if conv_groups == 1:
+        return tensor.index_select(axis, torch.tensor(kept, device=tensor.device))
+    width = tensor.shape[axis]
+    parts = []
+    for g, part in enumerate(tensor.chunk(conv_groups, dim=0)):
+        own = [c - g * width for c in kept if g * width <= c < (g + 1) * width]
+        parts.append(part.index_select(axis, torch.tensor(own, device=tensor.device)))
+    return torch.cat(parts)
+
+
+def _replace(model: nn.Module, replaced: dict[Tensor, Tensor]) -> None:
+    """Put the new tensors wherever the old ones stand, tied weights included."""
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for name, tensor in store.items():
+                if tensor is not None and tensor in replaced:
+                    store[name] = replaced[tensor]  # type: ignore[assignment]

@@ -1,0 +1,59 @@
+"""The compact network on disk: plain weights and the plan, no pickle."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from compressor.errors import InputError
+from compressor.structure.plan import Plan
+from compressor.structure.shrink import shrink
+
+WEIGHTS, PLAN = "compact.safetensors", "plan.json"
+
+
+def save_compact(model: nn.Module, plan: Plan, directory: str | Path) -> None:
+    """Write `compact.safetensors` and `plan.json`.
+
+    Args:
+        model: The compact network, as `shrink` returned it or trained since.
+        plan: The plan it was shrunk by.
+        directory: Where to write; made if it does not exist.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = directory / (WEIGHTS + ".part")
+    save_file({name: t.detach().contiguous().clone() for name, t in model.state_dict().items()}, temporary)
+    os.replace(temporary, directory / WEIGHTS)
+    plan.save(directory / PLAN)
+
+
+def load_compact(directory: str | Path, model: nn.Module) -> nn.Module:
+    """Rebuild the compact network exactly.
+
+    Args:
+        directory: What `save_compact` wrote, or a run directory.
+        model: The architecture with its original widths and any weights; left untouched.
+
+    Returns:
+        The compact network in evaluation mode.
+
+    Raises:
+        InputError: A file is missing or damaged, or belongs to another architecture.
+    """
+    directory = Path(directory)
+    small = shrink(model, Plan.load(directory / PLAN))
+    path = directory / WEIGHTS
+    try:
+        state = load_file(path)
+        small.load_state_dict(state)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot be read ({error})", where=str(path), cure="run the compression again") from error
+    except RuntimeError as error:
+        cure = "give the architecture with its original widths"
+        raise InputError(f"the weights do not fit the plan: {error}", where=str(path), cure=cure) from error
+    return small.eval()

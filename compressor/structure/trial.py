@@ -1,0 +1,97 @@
+"""A trial of every group before anybody relies on it: cut half, and compare with the masked network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from compressor.structure.groups import ChannelGroup
+from compressor.structure.mask import masked
+from compressor.structure.plan import Plan
+from compressor.structure.proof import TOLERANCE, difference
+from compressor.structure.shrink import shrink
+from compressor.structure.watch import evaluating
+
+LARGE = 50_000_000
+
+
+def failing_groups(
+    model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Any, ...], pads: Iterable[str] = ()
+) -> dict[str, str]:
+    """Names of the groups for which the shrunk network is not the masked one, with the reason.
+
+    Faults are found by bisection. Weights are shaken first, so that equal or zero weights cannot hide a wrong index.
+
+    Args:
+        model: The network; it is left as it was.
+        groups: The groups to try.
+        inputs: What `model(*inputs)` takes.
+        pads: Modules that pad a tensor by a constant, to name them in the reason.
+    """
+    size = sum(p.numel() for p in model.parameters())
+    dtype = torch.float32 if size > LARGE else torch.float64
+    shaken = _shaken(model, dtype)
+    exact = tree_map(lambda v: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v, inputs)
+    with evaluating(shaken):
+        return _Trial(shaken, exact, dtype, sorted({p for p in pads if p})).failing(list(groups))
+
+
+def _shaken(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    shaken = copy.deepcopy(model).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in [*shaken.parameters(), *shaken.buffers()]:
+            if tensor.is_floating_point() and tensor.numel():
+                scale = 0.1 * tensor.abs().mean().clamp_min(0.01)
+                tensor.add_(torch.rand(tensor.shape, generator=generator, dtype=dtype).to(tensor.device) * scale)
+    return shaken
+
+
+class _Trial:
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], dtype: torch.dtype, pads: list[str]) -> None:
+        self.model, self.inputs, self.pads = model, inputs, pads
+        self.tolerance = TOLERANCE[dtype]
+
+    def failing(self, groups: list[ChannelGroup]) -> dict[str, str]:
+        reason = self._fault(groups)
+        if reason is None:
+            return {}
+        if len(groups) == 1:
+            return {groups[0].name: reason}
+        middle = len(groups) // 2
+        bad = self.failing(groups[:middle]) | self.failing(groups[middle:])
+        rest = [g for g in groups if g.name not in bad]
+        if not bad and (reason := self._fault(rest)) is not None:
+            return {g.name: f"cut together with others, {reason}" for g in rest}
+        return bad
+
+    def _fault(self, groups: list[ChannelGroup]) -> str | None:
+        """What is wrong when half of the units of all these groups go, or None."""
+        if not groups:
+            return None
+        plan = Plan.of(groups, {g.name: _half(g) for g in groups})
+        with masked(self.model, plan):
+            expected = self.model(*self.inputs)
+        try:
+            actual = shrink(self.model, plan)(*self.inputs)
+        except Exception as error:  # noqa: BLE001 - whatever the user's forward() raises is the reason
+            problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            return f"the network's code relies on its width{self._padded()}: {problem}"
+        wrong = difference(expected, actual)
+        if wrong <= self.tolerance:
+            return None
+        return f"the shrunk network would differ from the masked one by {wrong:.0e} (relative){self._padded()}"
+
+    def _padded(self) -> str:
+        return f" (a constant padding in {', '.join(self.pads[:3])})" if self.pads else ""
+
+
+def _half(group: ChannelGroup) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(group.size)
+    order = torch.randperm(group.size, generator=generator).tolist()
+    return group.balanced(order)[: max(1, group.size // group.step // 2) * group.step]
