@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,7 @@ def evaluate(
 
     Args:
         model: A network that returns logits [batch, classes]; its training flags are left as they were.
-        loader: Batches (inputs, labels).
+        loader: Batches (input, …, labels).
         device: Where inputs are moved to; by default where the network's parameters are.
         progress: Called with (batches done, batches) after every batch, when the loader has a length.
 
@@ -54,9 +54,9 @@ def evaluate(
     """
     device = device or _device(model)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
-    total = len(loader) if hasattr(loader, "__len__") else 0
+    total = len(loader) if isinstance(loader, Sized) else 0
     with inference(model):
-        for done, (inputs, labels) in enumerate(loader, start=1):
+        for done, (*inputs, labels) in enumerate(loader, start=1):
             logits = _logits(model, inputs, device)
             sums += _sums(logits, _check_labels(labels, logits).to(device))
             if progress and total:
@@ -87,7 +87,7 @@ def inference(model: nn.Module) -> Iterator[None]:
     flags = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             yield
     finally:
         for module, flag in flags.items():
@@ -98,9 +98,8 @@ def _device(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-def _logits(model: nn.Module, inputs: Any, device: torch.device) -> Tensor:
-    batch = (inputs,) if isinstance(inputs, Tensor) else inputs
-    logits = model(*(x.to(device, non_blocking=True) for x in batch))
+def _logits(model: nn.Module, inputs: Sequence[Tensor], device: torch.device) -> Tensor:
+    logits = model(*(x.to(device, non_blocking=True) for x in inputs))
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(
@@ -114,9 +113,9 @@ def _logits(model: nn.Module, inputs: Any, device: torch.device) -> Tensor:
 def _check_labels(labels: Tensor, logits: Tensor) -> Tensor:
     if labels.shape != logits.shape[:1] or labels.is_floating_point():
         raise InputError(
-            f"labels are {labels.dtype} of shape {list(labels.shape)}, not one class number for each of {len(logits)} images",
+            f"labels are {labels.dtype} {list(labels.shape)}, not a class number for each of {len(logits)} images",
             where="data.source",
-            cure="give batches (inputs, labels) with integer labels of shape [batch]",
+            cure="give batches (input, …, labels) with integer labels of shape [batch]",
         )
     low, high = (int(value) for value in labels.aminmax())
     if low < 0 or high >= logits.shape[1]:

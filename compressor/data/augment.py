@@ -14,9 +14,9 @@ Augment = Callable[[Tensor], Tensor]
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Make torch's random numbers on the CPU a function of `seed`, and continue afterwards as if nothing had been drawn."""
+    """Make torch's random numbers on the CPU a function of `seed`; afterwards, go on as if none had been drawn."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
 
 

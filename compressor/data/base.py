@@ -60,8 +60,8 @@ class Source(ABC):
 class ImageError(InputError):
     """An image that cannot be used.
 
-    A loader's worker process hands over no exception but the text of its traceback: what follows this class's name in it is
-    the message.
+    A loader's worker process hands over no exception but the text of its traceback: what follows this class's name
+    in it is the message.
     """
 
     def __init__(self, problem: str, *, where: str | None = None, cure: str | None = None) -> None:

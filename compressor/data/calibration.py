@@ -13,7 +13,7 @@ from compressor.data.augment import seeded
 from compressor.data.base import Data
 from compressor.errors import InputError
 
-ITEMS = "give (input, label), or input alone, with inputs of one shape"
+ITEMS = "give (input, …, label), or single inputs, of one shape"
 
 
 def calibration_batches(
@@ -45,9 +45,7 @@ def calibration_batches(
         ) from error
     if isinstance(items[0], Tensor):
         return [(batch,) for batch in batches], None
-    if len(items[0]) != 2:
-        raise InputError(f"an item has {len(items[0])} parts", where="data.source", cure=ITEMS)
-    return [_inputs(batch[0]) for batch in batches], [batch[1] for batch in batches]
+    return [tuple(batch[:-1]) for batch in batches], [batch[-1] for batch in batches]
 
 
 def _items(dataset: Any, count: int) -> list[Any]:
@@ -55,7 +53,3 @@ def _items(dataset: Any, count: int) -> list[Any]:
         return list(islice(dataset, count))
     chosen = torch.randperm(len(dataset))[:count].tolist()
     return [dataset[i] for i in chosen]
-
-
-def _inputs(batch: Any) -> tuple[Tensor, ...]:
-    return (batch,) if isinstance(batch, Tensor) else tuple(batch)

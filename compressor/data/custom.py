@@ -34,15 +34,15 @@ class Samples(IterableDataset[Any]):
 class Custom(Source):
     """`module:callable` or `path/to/file.py:callable`.
 
-    The callable gets `data.args` as keyword arguments, and `root` when `data.root` is set. It returns `(train, validation)` or
-    a dict with the keys
+    The callable gets `data.args` as keyword arguments, and `root` when `data.root` is set. It returns
+    `(train, validation)` or a dict with the keys
 
-    - `train`: a DataLoader of (inputs, labels), shuffled and augmented as you like;
-    - `validation`: a DataLoader of (inputs, labels) in a fixed order;
-    - `calibration`: a data set of (input, label), or of inputs alone; without it, the samples of `train` are taken;
+    - `train`: a DataLoader of batches (input, …, labels), shuffled and augmented as you like;
+    - `validation`: a DataLoader of batches (input, …, labels) in a fixed order;
+    - `calibration`: a data set of (input, …, label), or of single inputs; without it, the samples of `train` are taken;
     - `classes`: the names of the classes.
 
-    Any iterable of batches will do in place of a DataLoader. Without labels, return only `calibration`.
+    Any iterable of batches with a length will do in place of a DataLoader. Without labels, return only `calibration`.
     `data.normalize`, `data.batch_size`, `data.workers` and `data.augment` do not apply.
     """
 
@@ -58,7 +58,7 @@ class Custom(Source):
                 raise _wrong(f"'{key}' is a {type(parts[key]).__name__}, not a loader")
         if (train is None) != (validation is None) or (train is None and calibration is None):
             raise _wrong("it gives neither both of train and validation, nor calibration alone")
-        samples = train if calibration is None else calibration
+        samples: Any = train if calibration is None else calibration
         if isinstance(samples, DataLoader) and not isinstance(samples.dataset, IterableDataset):
             samples = samples.dataset
         elif not isinstance(samples, Dataset):

@@ -34,7 +34,7 @@ class Files:
 
 
 class ImageFolder(Source):
-    """`root/train` and `root/val` (or `validation`, `test`) with a folder per class; or a flat folder without labels."""
+    """`root/train` and `root/val` (or `validation`, `test`) with a folder per class; or a folder of images only."""
 
     name: ClassVar[str] = "imagefolder"
 

@@ -79,8 +79,8 @@ class Store:
 class ImageBatches(Dataset[Any]):
     """A store as a data set. A loader gets its batches whole, by `__getitems__`.
 
-    Augmentation is a function of the seed and of the batch's indices alone: it does not depend on the number of workers, nor
-    on where a training run was interrupted. Shuffling makes the batches of every epoch others.
+    Augmentation is a function of the seed and of the batch's indices alone: it depends neither on the number of workers
+    nor on where a training run was interrupted. Shuffling makes the batches of every epoch others.
     """
 
     def __init__(
@@ -119,9 +119,9 @@ def image_data(
 ) -> Data:
     """Make the loaders of a source of pictures.
 
-    For evaluation, a picture of another size than the network's input is resized and its centre is cut out; above 64 pixels, a
-    border of a sixteenth is left out (224 of 256, as is usual). For training, small images are moved and mirrored, larger
-    ones cut out at random (`RandomResizedCrop`) and mirrored.
+    For evaluation, a picture of another size than the network's input is resized and its centre is cut out; above 64
+    pixels, a border of a sixteenth is left out (224 of 256, as is usual). For training, small images are moved and
+    mirrored, larger ones cut out at random (`RandomResizedCrop`) and mirrored.
 
     Args:
         train: The training pictures.
@@ -206,7 +206,7 @@ def _random_part(shape: tuple[int, int, int]) -> Fit:
 
 
 def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Zeros that processes forked from this one see, too; pages are taken from the system when they are first written."""
+    """Zeros that forked processes share; memory is taken from the system when it is first written."""
     size = dtype.itemsize
     for length in shape:
         size *= length

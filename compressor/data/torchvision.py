@@ -89,8 +89,9 @@ def _open(builder: Any, section: DataSection, **part: Any) -> Any:
         return builder(**arguments)
     except Exception as error:  # every data set has checks of its own
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items() if key != "root")
+        reason = f"({type(error).__name__}: {error})"
         raise InputError(
-            f"torchvision's {builder.__name__}({given}) cannot be read from {section.root} ({type(error).__name__}: {error})",
+            f"torchvision's {builder.__name__}({given}) cannot be read from {section.root} {reason}",
             where="data.root",
             cure="put the data set there, in the form that torchvision keeps it in; nothing is downloaded",
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,12 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from compressor.errors import InputError
+from compressor.stages import sha256
 
 ENTRIES = ("state_dict", "model", "model_state_dict", "net", "ema")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 HARMLESS = re.compile(r"(^|\.)(num_batches_tracked|total_ops|total_params|n_averaged|num_updates|decay)$")
 SCALAR = np.float64(0).__reduce__()[0]
-SAFE = [
+SAFE: list[Any] = [
     argparse.Namespace,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i8")),
@@ -53,8 +53,8 @@ class LoadReport:
 def load_checkpoint(model: nn.Module, path: Path, allow_pickle: bool = False) -> LoadReport:
     """Load a checkpoint into `model`; a checkpoint that does not fit leaves the model untouched.
 
-    The state dict may be at the top or nested, under any of the usual names; of several, the one that fits best is taken.
-    The prefixes of wrappers (`module.`, `_orig_mod.`, `model.`) are removed where that makes the names fit.
+    The state dict may be at the top or nested under any name; of several, the one that fits best is taken. The prefixes
+    of wrappers (`module.`, `_orig_mod.`, `model.`) are removed where that makes the names fit.
 
     Args:
         model: The network to fill.
@@ -81,12 +81,6 @@ def load_checkpoint(model: nn.Module, path: Path, allow_pickle: bool = False) ->
     weights = {key: _convert(path, key, found[key], expected[key]) for key in expected if key in found}
     model.load_state_dict(weights, strict=False)
     return LoadReport(path, sha256(path), entry, len(weights), ignored)
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path, allow_pickle: bool) -> Any:
@@ -124,7 +118,7 @@ def _unpickle(path: Path, allow_pickle: bool) -> Any:
             raise InputError(
                 f"it holds a pickled object ({refused[1] or refused[2]}), and reading that can run any code",
                 where=str(path),
-                cure="save model.state_dict() instead, or set model.allow_pickle: true, but only for a file that you trust",
+                cure="save model.state_dict() instead, or, if you trust the file, set model.allow_pickle: true",
             ) from error
     return torch.load(path, map_location="cpu", weights_only=False)
 

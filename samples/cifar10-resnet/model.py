@@ -1,7 +1,7 @@
-"""ResNets for CIFAR-10 (He et al. 2016, section 4.2), with the parameter names of the checkpoints that are published for them.
+"""ResNets for CIFAR-10 (He et al. 2016, section 4.2), with the parameter names of the published checkpoints.
 
-A 3x3 convolution and three stages of basic blocks, 16, 32 and 64 channels wide. Where the width doubles, the shortcut has no
-weights: it takes every second pixel and pads the channels with zeros, half of them before and half of them behind.
+A 3x3 convolution and three stages of basic blocks, 16, 32 and 64 channels wide. Where the width doubles, the shortcut
+has no weights: it takes every second pixel and pads the channels with zeros, half of them before and half behind.
 """
 
 from __future__ import annotations

@@ -1,0 +1,88 @@
+"""The demonstration: train a small network on handwritten digits, then compress it like anybody's checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compressor.data import load_data
+from compressor.errors import InputError
+from compressor.evaluation import evaluate
+from compressor.journal import Journal
+from compressor.models.digits import digits_resnet
+from compressor.recipe import Recipe, load_recipe
+from compressor.report import Report
+from compressor.stages import write_atomically
+from compressor.training.loop import finetune
+
+RECIPE = b"""\
+# compressor run recipe.yaml
+model:
+  builder: compressor.models.digits:digits_resnet
+  checkpoint: digits.pth
+  input: [1, 32, 32]
+data:
+  source: digits
+  batch_size: 64
+compress:
+  method: imitation
+  target: {macs: 0.4}
+  calibration: {images: 512}
+  multiple_of: 16
+finetune: {epochs: 5, lr: 0.02}
+benchmark: {provider: cpu, threads: 1, batch_sizes: [1]}
+accept: {accuracy_drop: 0.01, speedup: 1.3}
+"""
+TRAINING = {"epochs": 10, "lr": 0.05, "distill": False}
+
+
+def run_demo(out: Path) -> Report:
+    """Train, write `out/digits.pth` and `out/recipe.yaml`, and compress into `out/run`.
+
+    Args:
+        out: Where everything is written; made when missing.
+
+    Returns:
+        The report of the run.
+
+    Raises:
+        InputError: `out` cannot be written.
+    """
+    from compressor.pipeline import compress
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "recipe.yaml", RECIPE)
+    except OSError as error:
+        raise InputError(f"it cannot be written ({error})", where=str(out), cure="choose another --out") from error
+    journal = Journal(out / "log.txt")
+    recipe = load_recipe(out / "recipe.yaml")
+    model = train(recipe, journal)
+    unfinished = out / ".digits.pth.tmp"
+    torch.save(model.state_dict(), unfinished)
+    os.replace(unfinished, out / "digits.pth")
+    return compress(out / "recipe.yaml", out=out / "run")
+
+
+def train(recipe: Recipe, journal: Journal) -> nn.Module:
+    """Train the network of the demonstration from scratch; the same seed gives the same weights."""
+    data = load_data(recipe.data, recipe.model.input, recipe.seed)
+    assert data.train is not None and data.validation is not None
+    torch.manual_seed(recipe.seed)
+    model = digits_resnet()
+    settings = recipe.finetune.model_copy(update=TRAINING)
+    journal.say(f"training a small network on handwritten digits, {settings.epochs} epochs")
+    with journal.bar("training") as advance:
+        finetune(
+            model,
+            None,
+            data.train,
+            settings,
+            seed=recipe.seed,
+            progress=lambda p: advance(p.step, p.steps, f"loss {p.loss:.3f}"),
+        )
+    journal.say(f"it recognises {evaluate(model, data.validation).accuracy:.1%} of the digits that it has not seen")
+    return model
