@@ -91,6 +91,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Compress a checkpoint as a recipe says, measure the result and judge it; an interrupted run continues."""
+    from compressor.recipe import load_recipe
+
+    load_recipe(recipe, overrides or ())  # a faulty recipe is refused at once, before torch is imported
     from compressor.pipeline import compress
 
     out = out or Path("runs") / recipe.stem
@@ -100,11 +103,13 @@ def run(
 @app.command()
 def inspect(recipe: RecipeFile, as_json: Json = False) -> None:
     """Show what can be cut from the network of a recipe, what cannot and why."""
-    from compressor.pipeline import inspect_recipe
     from compressor.recipe import load_recipe
+
+    loaded = load_recipe(recipe)
+    from compressor.pipeline import inspect_recipe
     from compressor.report.console import print_inspection
 
-    inspection = inspect_recipe(load_recipe(recipe))
+    inspection = inspect_recipe(loaded)
     if as_json:
         _print_json(inspection.to_dict())
     else:
@@ -229,13 +234,12 @@ def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
 def _print_benchmark(result: Benchmark) -> None:
     """One row per file, in milliseconds, each with its speed-up over the first file."""
-    values = result.to_dict()
-    others = list(values["models"])[1:]
-    speedups = values.get("speedups") or dict.fromkeys(others, values.get("speedup"))
     rows = []
-    for name, model in values["models"].items():
-        ratio = "{median:.3f} ({low:.3f} to {high:.3f})".format(**speedups[name]) if name in speedups else "reference"
-        rows.append((name, *(f"{model[f'p{p}_ms']:.3f}" for p in (50, 90, 99)), str(model["samples"]), ratio))
+    for name, latency in result.models.items():
+        ratio = result.speedups.get(name)
+        compared = f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})" if ratio else "reference"
+        milliseconds = (f"{value:.3f}" for value in (latency.p50_ms, latency.p90_ms, latency.p99_ms))
+        rows.append((name, *milliseconds, str(latency.samples), compared))
     _print_table(("File", "p50 ms", "p90 ms", "p99 ms", "Samples", "Speed-up (95 %)"), rows)
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)

@@ -11,6 +11,7 @@ from string import Template
 
 from compressor.errors import InputError
 from compressor.recipe import check_callable_name
+from compressor.stages import write_atomically
 
 _IMAGENET = {"input": [3, 224, 224], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -33,9 +34,7 @@ def write_starter(model: str, out: Path, *, force: bool = False) -> None:
     values = _of_callable(model, out.parent) if ":" in model else _of_torchvision(model)
     template = files("compressor").joinpath("templates/recipe.yaml").read_text(encoding="utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    unfinished.write_text(Template(template).substitute(values, file=out), encoding="utf-8")
-    os.replace(unfinished, out)
+    write_atomically(out, Template(template).substitute(values, file=out).encode())
 
 
 def _of_callable(reference: str, base: Path) -> dict[str, object]:

@@ -15,7 +15,7 @@ from compressor import cli
 from compressor.errors import InputError, MachineError
 from compressor.recipe import load_recipe
 
-BAD_RECIPE = "model: {builder: nowhere, input: [3, 8, 8]}\ndata: {source: digits}\ncompress: {target: {macs: 0.5}}\n"
+RECIPE = "model: {builder: 'some:where', input: [3, 8, 8]}\ndata: {source: digits}\ncompress: {target: {macs: 0.5}}\n"
 
 
 class Outcome(SimpleNamespace):
@@ -43,8 +43,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 @pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """Stands in for the pipeline: records the call, returns or raises what the test sets as `result`."""
+    (tmp_path / "a.yaml").write_text(RECIPE)
     module = ModuleType("compressor.pipeline")
     module.calls, module.result = [], SimpleNamespace(accepted=True, to_json=lambda: '{"accepted": true}')
 
@@ -85,7 +86,7 @@ def test_the_module_runs_as_the_command() -> None:
 
 def test_a_bad_recipe_ends_with_2_and_one_message(tmp_path: Path) -> None:
     recipe = tmp_path / "bad.yaml"
-    recipe.write_text(BAD_RECIPE)
+    recipe.write_text(RECIPE.replace("'some:where'", "nowhere"))
     for verb in ("run", "inspect"):
         done = python("-m", "compressor", verb, str(recipe))
         assert done.returncode == 2
@@ -161,11 +162,11 @@ def test_an_interruption_ends_with_130(command, pipeline) -> None:
     assert "interrupted" in ended.err
 
 
-def test_run_passes_everything_on(command, pipeline) -> None:
-    command("run", "cfg/a.yaml", "--set", "seed=1", "--set", "data.root=x", "--fresh")
-    (recipe,), options = pipeline.calls[0]
-    assert recipe == Path("cfg/a.yaml")
-    assert options == {"out": Path("runs/a"), "overrides": ["seed=1", "data.root=x"], "fresh": True}
+def test_run_passes_everything_on(command, pipeline, tmp_path: Path) -> None:
+    recipe = tmp_path / "a.yaml"
+    command("run", str(recipe), "--set", "seed=1", "--set", "data.root=x", "--fresh")
+    options = {"out": Path("runs/a"), "overrides": ["seed=1", "data.root=x"], "fresh": True}
+    assert pipeline.calls == [((recipe,), options)]
 
 
 def test_run_prints_nothing_but_json(command, pipeline) -> None:
@@ -177,32 +178,36 @@ def test_check_passes_new_rules_on(command, pipeline) -> None:
     assert pipeline.calls == [((Path("runs/a"), ["accept.speedup=1.8"]), {})]
 
 
-def test_inspect_prints_nothing_but_json(command, pipeline, tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(BAD_RECIPE.replace("nowhere", '"some:where"'))
+def test_inspect_prints_nothing_but_json(command, pipeline) -> None:
     pipeline.result = SimpleNamespace(to_dict=lambda: {"groups": []})
     assert json.loads(command("inspect", "a.yaml", "--json").out) == {"groups": []}
 
 
-LATENCY = {"p50_ms": 2.0, "p90_ms": 3.0, "p99_ms": 4.0, "samples": 50}
-INTERVAL = {"median": 1.5, "low": 1.4, "high": 1.6}
+LATENCY = SimpleNamespace(p50_ms=2.0, p90_ms=3.0, p99_ms=4.0, samples=50)
+INTERVAL = SimpleNamespace(median=1.5, low=1.4, high=1.6)
 
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """Stands in for the measurement; the calls are recorded."""
     calls: list[dict] = []
-    entry = {"models": {"a": LATENCY, "b": LATENCY}, "speedup": INTERVAL}
 
     def benchmark(files: list[Path], **options: object) -> SimpleNamespace:
         calls.append({"files": files, **options})
-        return SimpleNamespace(to_dict=lambda: entry, warnings=["noisy"])
+        return SimpleNamespace(
+            models={"a": LATENCY, "b": LATENCY},
+            speedups={"b": INTERVAL},
+            warnings=["noisy"],
+            to_dict=lambda: {"speedup": vars(INTERVAL)},
+        )
 
-    monkeypatch.setattr(exporters, "benchmark", benchmark, raising=False)
+    monkeypatch.setattr(exporters, "benchmark", benchmark)
     return calls
 
 
 def test_benchmark_prints_the_report_format(command, measured) -> None:
     ended = command("benchmark", "a.onnx", "b.onnx", "--threads", "2", "--batch", "8", "--json")
-    assert json.loads(ended.out)["benchmarks"][0]["speedup"] == INTERVAL
+    assert json.loads(ended.out)["benchmarks"][0]["speedup"] == vars(INTERVAL)
     assert measured == [{"files": [Path("a.onnx"), Path("b.onnx")], "provider": "cpu", "threads": 2, "batch": 8}]
 
 
