@@ -57,7 +57,9 @@ def _accuracy_drop(required: float, report: Report) -> Rule:
 
 def _speedup(required: float, report: Report) -> Rule:
     first = report.benchmarks[0]
-    text = f"lower end of the 95 % interval of the measured speed-up ({first.setting}; median {first.speedup.median:.2f})"
+    text = (
+        f"lower end of the 95 % interval of the measured speed-up ({first.setting}; median {first.speedup.median:.2f})"
+    )
     low = first.speedup.low
     return Rule(name="speedup", required=required, measured=low, passed=low >= required, text=text)
 

@@ -46,29 +46,30 @@ class Stages:
     Args:
         run_dir: Made when missing.
         fresh: Forget earlier stages.
+        say: Told which stage begins and which is done already.
 
     Raises:
         InputError: on entry, when the directory cannot be written or another run uses it.
     """
 
-    def __init__(self, run_dir: Path, *, fresh: bool = False) -> None:
-        self.root, self.fresh = run_dir / "stages", fresh
+    def __init__(self, run_dir: Path, *, fresh: bool = False, say: Callable[[str], None] = lambda text: None) -> None:
+        self.run_dir, self.fresh, self.say = run_dir, fresh, say
+        self.root = run_dir / "stages"
         self.seconds: dict[str, float] = {}
 
     def __enter__(self) -> Stages:
-        run_dir = self.root.parent
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = (run_dir / ".lock").open("w")
+            self._lock = (self.run_dir / ".lock").open("w")
         except OSError as error:
             cure = "choose a directory that you may write to with --out"
-            raise InputError(f"cannot write here ({error.strerror})", where=str(run_dir), cure=cure) from error
+            raise InputError(f"cannot write here ({error.strerror})", where=str(self.run_dir), cure=cure) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.close()
             cure = "wait for it to end, or choose another directory with --out"
-            raise InputError("another run is using this directory", where=str(run_dir), cure=cure) from error
+            raise InputError("another run is using this directory", where=str(self.run_dir), cure=cure) from error
         if self.fresh:
             shutil.rmtree(self.root)
             self.root.mkdir()
@@ -94,7 +95,10 @@ class Stages:
             The stage's directory, complete and undamaged. Its name serves as a dependency of later stages.
         """
         done = self.root / f"{name}-{key({'stage': name, **depends_on})[:12]}"
-        if not _intact(done):
+        if _intact(done):
+            self.say(f"{name}: done already")
+        else:
+            self.say(f"{name}: begins")
             partial = done.with_name(f"{done.name}.partial")
             if not resumable:
                 _remove(partial)

@@ -25,6 +25,7 @@ class HtmlWriter(Writer):
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            keep_trailing_newline=True,
         )
         benchmarks = report.benchmarks[: len(samples)]
         return environment.get_template("report.html.j2").render(
@@ -32,9 +33,7 @@ class HtmlWriter(Writer):
             verdict=verdict(report),
             rules=rule_rows(report),
             rows=comparison(report),
-            latencies=[
-                (bench, Markup(plots.latency(raw))) for bench, raw in zip(benchmarks, samples, strict=True)
-            ],
+            latencies=[(bench, Markup(plots.latency(raw))) for bench, raw in zip(benchmarks, samples, strict=True)],
             training=Markup(plots.training(report.history)) if report.history else None,
             recipe=yaml.safe_dump(report.recipe, sort_keys=False),
         )

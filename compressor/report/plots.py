@@ -49,10 +49,9 @@ def latency(models: Mapping[str, Sequence[float]]) -> str:
         axes = figure.add_subplot()
         for name, colour in zip(models, (DENSE, COMPACT), strict=False):
             median = float(np.median(models[name]))
-            axes.hist(shown[name], bins=bins, color=colour, alpha=0.75, linewidth=0)
+            axes.hist(shown[name], bins=bins, color=colour, alpha=0.75, linewidth=0, label=f"{name} {median:.3g} ms")
             axes.axvline(median, color=colour, linewidth=1.2)
-            label = f"{name} {median:.3g} ms"
-            axes.text(median, 1.03, label, color=TEXT, transform=axes.get_xaxis_transform(), ha="center")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0, handlelength=1, handleheight=1)
         axes.set(xlabel="milliseconds per call", yticks=[])
         axes.spines["left"].set_visible(False)
         return _svg(figure)

@@ -1,0 +1,56 @@
+"""What could be cut from a network, and how far."""
+
+from __future__ import annotations
+
+from compressor import plugins
+from compressor.budget.model import CostModel
+from compressor.report.schema import Group, Inspection, Reach
+from compressor.structure import ChannelGroup
+from compressor.subject import Subject, make_cost_model, narrowest
+
+
+def inspect_subject(subject: Subject, multiple_of: int = 1) -> Inspection:
+    """Return every channel group with its share of the network, and what is left alone.
+
+    Args:
+        subject: The network.
+        multiple_of: Kept widths must be multiples of this.
+    """
+    costs = {kind: make_cost_model(kind, subject) for kind in plugins.discover("compressor.budget", CostModel)}
+    floor = {group.name: narrowest(group, multiple_of) for group in subject.groups}
+
+    def reach(kind: str, group: ChannelGroup) -> float:
+        return -costs[kind].change({}, group.name, floor[group.name]) / costs[kind].dense
+
+    groups = [
+        Reach(
+            name=group.name,
+            layers=layers(group),
+            size=group.size,
+            step=group.step,
+            params=reach("params", group),
+            macs=reach("macs", group),
+        )
+        for group in subject.groups
+    ]
+    smallest = {kind: cost.total(floor) / cost.dense for kind, cost in costs.items()}
+    return Inspection(
+        params=subject.cost.params,
+        macs=subject.cost.macs,
+        groups=groups,
+        untouched=untouched(subject),
+        smallest=smallest,
+    )
+
+
+def layers(group: ChannelGroup) -> list[str]:
+    """Return the names of all layers that a group touches, without repetition."""
+    return list(dict.fromkeys((*group.producers, *group.carriers, *group.consumers)))
+
+
+def untouched(subject: Subject) -> list[Group]:
+    """Return what is left alone, and why."""
+    return [
+        Group(name=skipped.layers[0], layers=list(skipped.layers), reason=skipped.reason)
+        for skipped in subject.groups.skipped
+    ]

@@ -1,0 +1,128 @@
+"""From finished stages to the files that a user wants."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compressor import __version__
+from compressor.acceptance import judge
+from compressor.inspection import layers, untouched
+from compressor.recipe import Recipe, dump_recipe
+from compressor.report import Report, Samples, write_report
+from compressor.report.schema import Benchmark, Group, Network
+from compressor.stages import write_atomically
+from compressor.structure import Plan
+from compressor.subject import Subject
+from exporters.benchmark import Benchmark as Measurement
+from exporters.runtime import environment
+
+DENSE, COMPACT = "dense.onnx", "compact.onnx"
+WEIGHTS, PLAN = "compact.safetensors", "plan.json"
+QUALITY, HISTORY, PARITY, BENCHMARKS = "quality.json", "history.json", "parity.json", "benchmarks.json"
+PACKAGES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The directories of the stages that the results come from."""
+
+    dense: Path
+    reference: Path
+    pruned: Path
+    compact: Path
+    exported: Path
+    measured: Path
+
+
+def make_report(recipe: Recipe, subject: Subject, done: Finished, seconds: Mapping[str, float]) -> Report:
+    """Put together what the stages found, and judge it."""
+    dense_bytes, compact_bytes = (path.stat().st_size for path in (done.dense / DENSE, done.exported / COMPACT))
+    benchmarks = [Benchmark.model_validate(entry) for entry in read_json(done.measured / BENCHMARKS)]
+    history = done.compact / HISTORY
+    report = Report(
+        environment=environment(),
+        versions=_versions(),
+        recipe=recipe.model_dump(mode="json"),
+        dense=Network(onnx_bytes=dense_bytes, **read_json(done.reference / QUALITY)),
+        pruned=Network(**read_json(done.pruned / QUALITY)),
+        compact=Network(onnx_bytes=compact_bytes, **read_json(done.compact / QUALITY)),
+        groups=_cut(subject, Plan.load(done.compact / PLAN)) + untouched(subject),
+        parity=read_json(done.exported / PARITY),
+        benchmarks=benchmarks,
+        seconds=dict(seconds),
+        history=read_json(history) if history.exists() else [],
+        warnings=_warnings(recipe, benchmarks),
+    )
+    return report.model_copy(update={"accept": judge(recipe.accept, recipe.compress.target, report)})
+
+
+def publish(report: Report, recipe: Recipe, done: Finished, run_dir: Path) -> None:
+    """Put the results into the run directory, each file at once, the report last."""
+    samples = [samples_name(batch) for batch in recipe.benchmark.batch_sizes]
+    sources = {
+        done.dense: [DENSE],
+        done.compact: [WEIGHTS, PLAN],
+        done.exported: [COMPACT],
+        done.measured: samples,
+    }
+    for directory, names in sources.items():
+        for name in names:
+            _copy(directory / name, run_dir / name)
+    write_atomically(run_dir / "recipe.yaml", dump_recipe(recipe).encode())
+    write_report(report, run_dir, read_samples(run_dir, report))
+
+
+def samples_name(batch: int) -> str:
+    """Return the name of the file with the raw latencies at a batch size."""
+    return f"samples-batch{batch}.json"
+
+
+def read_samples(run_dir: Path, report: Report) -> Samples:
+    """Return the raw latencies of every benchmark; none where their files were taken away."""
+    paths = [run_dir / samples_name(benchmark.batch) for benchmark in report.benchmarks]
+    if not all(path.is_file() for path in paths):
+        return ()
+    measurements = [Measurement.from_samples(path) for path in paths]
+    return [{name: values.ravel().tolist() for name, values in m.samples.items()} for m in measurements]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file of a stage."""
+    path.write_text(json.dumps(value, indent=1))
+
+
+def read_json(path: Path) -> Any:
+    """Read a file of a stage."""
+    return json.loads(path.read_text())
+
+
+def _cut(subject: Subject, plan: Plan) -> list[Group]:
+    kept = {name: len(units) for name, units in plan.kept.items()}
+    return [
+        Group(name=group.name, layers=layers(group), size=group.size, kept=kept.get(group.name, group.size))
+        for group in subject.groups
+    ]
+
+
+def _versions() -> dict[str, str]:
+    return {"compressor": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _warnings(recipe: Recipe, benchmarks: Sequence[Benchmark]) -> list[str]:
+    warnings = [f"{benchmark.setting}: {warning}" for benchmark in benchmarks for warning in benchmark.warnings]
+    if recipe.model.checkpoint is None:
+        warnings.append("no checkpoint was given: the weights are those that the builder brought")
+    return warnings
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, target)

@@ -1,0 +1,79 @@
+"""What the verbs run, inspect and check do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from compressor.acceptance import judge
+from compressor.errors import InputError
+from compressor.inspection import inspect_subject
+from compressor.journal import Journal
+from compressor.outcome import read_samples
+from compressor.recipe import Recipe, load_recipe
+from compressor.report import Inspection, Report, write_report
+from compressor.run import Run
+from compressor.stages import Stages
+from compressor.subject import load_subject
+
+
+def compress(
+    recipe: str | Path | Recipe, out: str | Path | None = None, overrides: Sequence[str] = (), fresh: bool = False
+) -> Report:
+    """Compress a checkpoint as a recipe says, measure the result, judge it, and write everything into one directory.
+
+    Args:
+        recipe: A recipe or its file.
+        out: The run directory; `runs/<name of the recipe>` by default. Stages that it holds already are not repeated.
+        overrides: Changes of the recipe's file, each `key.path=value`.
+        fresh: Repeat finished stages.
+
+    Returns:
+        What was found; `accepted` says whether every rule holds.
+
+    Raises:
+        InputError: recipe, checkpoint, data or model is at fault.
+        MachineError: this machine cannot do it.
+    """
+    loaded, base, name = _read(recipe, overrides)
+    run_dir = Path(out) if out is not None else Path("runs") / name
+    journal = Journal(run_dir / "log.txt")
+    with Stages(run_dir, fresh=fresh, say=journal.say) as stages:
+        return Run(loaded, base, stages, journal).execute()
+
+
+def inspect_recipe(recipe: str | Path | Recipe) -> Inspection:
+    """Find out what could be cut from the network of a recipe; its data is not touched."""
+    loaded, base, _ = _read(recipe, ())
+    return inspect_subject(load_subject(loaded, base), loaded.compress.multiple_of)
+
+
+def check_run(run_dir: str | Path, overrides: Sequence[str] = ()) -> Report:
+    """Judge a finished run again, by the rules of its recipe with changes; its measurements stay what they are.
+
+    Args:
+        run_dir: The run directory, whose report is written again.
+        overrides: Changes of the rules, each `accept.rule=value`.
+
+    Raises:
+        InputError: the directory holds no finished run, or an override changes more than rules.
+    """
+    run_dir = Path(run_dir)
+    for override in overrides:
+        if not override.startswith("accept."):
+            cure = "change rules only, such as accept.speedup=1.8; for all else use `compressor run`"
+            raise InputError(f"'{override}' would need another run", where="--set", cure=cure)
+    report = Report.load(run_dir / "report.json")
+    recipe = load_recipe(run_dir / "recipe.yaml", overrides)
+    rules = judge(recipe.accept, recipe.compress.target, report)
+    stored = report.recipe | {"accept": recipe.accept.model_dump(mode="json")}
+    report = report.model_copy(update={"recipe": stored, "accept": rules})
+    write_report(report, run_dir, read_samples(run_dir, report))
+    return report
+
+
+def _read(recipe: str | Path | Recipe, overrides: Sequence[str]) -> tuple[Recipe, Path, str]:
+    if isinstance(recipe, Recipe):
+        return recipe, Path.cwd(), "recipe"
+    path = Path(recipe)
+    return load_recipe(path, overrides), path.parent.absolute(), path.stem

@@ -1,0 +1,338 @@
+"""The stages of one run, in their order."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from compressor import __version__
+from compressor.budget.allocate import allocate
+from compressor.budget.cost import measure_cost
+from compressor.data import Data, calibration_batches, load_data
+from compressor.errors import InputError
+from compressor.evaluation import agreement, evaluate
+from compressor.journal import Advance, Journal
+from compressor.outcome import (
+    BENCHMARKS,
+    COMPACT,
+    DENSE,
+    HISTORY,
+    PARITY,
+    PLAN,
+    QUALITY,
+    Finished,
+    make_report,
+    publish,
+    read_json,
+    samples_name,
+    write_json,
+)
+from compressor.recipe import Recipe, dump_recipe
+from compressor.report import Report
+from compressor.selection.base import Calibration, Method, Ranking
+from compressor.stages import Stages, sha256
+from compressor.structure import Plan, load_compact, save_compact, shrink, verify
+from compressor.structure.proof import TOLERANCE
+from compressor.subject import (
+    Subject,
+    check_data,
+    check_recipe,
+    check_target,
+    load_subject,
+    make_cost_model,
+    make_method,
+    target_of,
+)
+from compressor.training.history import Progress
+from compressor.training.loop import finetune
+from exporters.benchmark import benchmark
+from exporters.onnx import export_onnx
+from exporters.parity import check_parity
+from exporters.runtime import create_session
+
+PARITY_BATCHES = (1, 3, 8)
+
+
+class Run:
+    """One run of a recipe.
+
+    Args:
+        recipe: What to do.
+        base: The recipe's directory.
+        stages: Of the run directory.
+        journal: Where the run tells how it goes.
+    """
+
+    def __init__(self, recipe: Recipe, base: Path, stages: Stages, journal: Journal) -> None:
+        self.recipe, self.base, self.stages, self.journal = recipe, base, stages, journal
+
+    def execute(self) -> Report:
+        """Do every stage that is not done yet, judge, and write the results."""
+        self.check()
+        dense = self.export_dense()
+        reference = self.evaluate_dense()
+        plan = self.plan(self.select(), dense)
+        pruned = self.shrink(plan)
+        compact = self.finetune(pruned)
+        exported = self.export_compact(compact)
+        measured = self.benchmark(dense, compact, exported)
+        done = Finished(dense, reference, pruned, compact, exported, measured)
+        report = make_report(self.recipe, self.subject, done, self.stages.seconds)
+        publish(report, self.recipe, done, self.stages.run_dir)
+        self.journal.say(f"wrote {self.stages.run_dir / 'report.html'}")
+        return report
+
+    @cached_property
+    def subject(self) -> Subject:
+        return load_subject(self.recipe, self.base)
+
+    @cached_property
+    def method(self) -> Method:
+        return make_method(self.recipe.compress)
+
+    @cached_property
+    def data(self) -> Data:
+        return load_data(self.recipe.data, self.recipe.model.input, self.recipe.seed)
+
+    @cached_property
+    def calibration(self) -> tuple[list[tuple[Tensor, ...]], list[Tensor] | None]:
+        """Batches of training images, and their labels where there are any."""
+        images = self.recipe.compress.calibration.images
+        return calibration_batches(self.data, images, self.recipe.data.batch_size, self.recipe.seed)
+
+    @cached_property
+    def real_inputs(self) -> tuple[Tensor, ...]:
+        """A batch of 8 training images, or as many as there are."""
+        return calibration_batches(self.data, max(PARITY_BATCHES), max(PARITY_BATCHES), self.recipe.seed)[0][0]
+
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        """What every stage depends on."""
+        files = (name.rpartition(":")[0] for name in (self.recipe.model.builder, self.recipe.data.source))
+        return {
+            "versions": {"compressor": __version__, "torch": torch.__version__},
+            "network": self.subject.fingerprint(),
+            "model": self.recipe.model.model_dump(mode="json"),
+            "data": self.recipe.data.model_dump(mode="json"),
+            "code": [sha256(Path(file)) for file in files if file.endswith(".py")],
+            "seed": self.recipe.seed,
+        }
+
+    def check(self) -> None:
+        """Find the faults of recipe, network and data before any long work."""
+        self.journal.say("checking recipe, network and data")
+        check_recipe(self.recipe)
+        check_target(self.subject, self.recipe.compress)
+        check_data(self.recipe, self.method, self.data)
+
+    def export_dense(self) -> Path:
+        """Write dense.onnx, and open it where it will be measured."""
+
+        def work(directory: Path) -> None:
+            self._export(self.subject.model, directory / DENSE, {})
+
+        done = self._stage("export-dense", self._export_settings(), work)
+        create_session(done / DENSE, provider=self.recipe.benchmark.provider)
+        return done
+
+    def evaluate_dense(self) -> Path:
+        """Measure what is to be kept."""
+        return self._stage("evaluate-dense", {}, lambda directory: self._assess(self.subject.model, directory, "dense"))
+
+    def select(self) -> Path:
+        """Rank the units of every group."""
+        section = self.recipe.compress
+
+        def work(directory: Path) -> None:
+            images, labels = self.calibration
+            with self.journal.bar(f"select ({section.method})") as advance:
+                subject, seed = self.subject, self.recipe.seed
+                rankings = self.method.rank(
+                    Calibration(subject.model, subject.groups, images, labels, seed, progress=advance)
+                )
+            write_json(directory / "rankings.json", {n: dataclasses.asdict(r) for n, r in rankings.items()})
+
+        depends_on = section.model_dump(mode="json", include={"method", "options", "calibration", "keep"})
+        return self._stage("select", depends_on, work)
+
+    def plan(self, selected: Path, dense: Path) -> Path:
+        """Choose the widths that meet the target, and prove that the cut is exact."""
+        section, (kind, share) = self.recipe.compress, target_of(self.recipe.compress)
+
+        def work(directory: Path) -> None:
+            stored = read_json(selected / "rankings.json")
+            rankings = {name: Ranking(tuple(r["order"]), tuple(r["error"])) for name, r in stored.items()}
+            cost = make_cost_model(kind, self.subject)
+            wanted = share if kind != "size" else _weights_share(share, dense / DENSE, cost.dense)
+            widths = allocate(self.subject.groups, rankings, cost, wanted, multiple_of=section.multiple_of)
+            kept = {name: rankings[name].order[:width] for name, width in widths.items()}
+            plan = Plan.of(self.subject.groups, kept)
+            self._prove(plan)
+            plan.save(directory / PLAN)
+
+        depends_on = {"selected": selected.name, "target": [kind, share], "multiple_of": section.multiple_of}
+        return self._stage("plan", depends_on | ({"dense": dense.name} if kind == "size" else {}), work)
+
+    def shrink(self, planned: Path) -> Path:
+        """Cut the network, with its consumers solved again where the recipe says so."""
+        section = self.recipe.compress
+
+        def work(directory: Path) -> None:
+            plan, model = Plan.load(planned / PLAN), self.subject.model
+            if section.refit:
+                from compressor.refit import refit
+
+                model = refit(model, plan, self.calibration[0])
+            small = shrink(model, plan)
+            save_compact(small, plan, directory)
+            self._assess(small, directory, "pruned")
+
+        depends_on = {"plan": planned.name, "refit": section.refit and section.calibration.images}
+        return self._stage("shrink", depends_on, work)
+
+    def finetune(self, pruned: Path) -> Path:
+        """Train the cut network; without epochs it is what the cut left."""
+        settings = self.recipe.finetune
+        if not settings.epochs:
+            return pruned
+
+        def work(directory: Path) -> None:
+            model, checkpoints = load_compact(pruned, self.subject.model), directory / "checkpoints"
+            with self.journal.bar("finetune") as advance:
+                history = finetune(
+                    model,
+                    self.subject.model,
+                    self.data.train or (),
+                    settings,
+                    seed=self.recipe.seed,
+                    checkpoint_dir=checkpoints,
+                    progress=self._teller(advance),
+                )
+            write_json(directory / HISTORY, [dataclasses.asdict(epoch) for epoch in history])
+            save_compact(model, Plan.load(pruned / PLAN), directory)
+            self._assess(model, directory, "compact")
+            shutil.rmtree(checkpoints)
+
+        return self._stage("finetune", {"pruned": pruned.name, **settings.model_dump()}, work, resumable=True)
+
+    def export_compact(self, compact: Path) -> Path:
+        """Write compact.onnx, and compare it with the module on real inputs."""
+        recipe_hash = hashlib.sha256(dump_recipe(self.recipe).encode()).hexdigest()
+
+        def work(directory: Path) -> None:
+            model, path = load_compact(compact, self.subject.model), directory / COMPACT
+            cost = read_json(compact / QUALITY)
+            metadata = {f"compressor.compact_{name}": str(cost[name]) for name in ("params", "macs")}
+            self._export(model, path, metadata | {"compressor.recipe_sha256": recipe_hash})
+            parity = check_parity(model, path, self.real_inputs, batch_sizes=PARITY_BATCHES)
+            write_json(directory / PARITY, {"max_abs": parity.max_abs, "max_rel": parity.max_rel})
+
+        depends_on = {"compact": compact.name, "recipe": recipe_hash}
+        return self._stage("export-compact", depends_on | self._export_settings(), work)
+
+    def benchmark(self, dense: Path, compact: Path, exported: Path) -> Path:
+        """Measure both files side by side, at every batch size."""
+        settings = self.recipe.benchmark
+
+        def work(directory: Path) -> None:
+            results = []
+            for batch in settings.batch_sizes:
+                self.journal.say(f"benchmark: {settings.provider}, threads {settings.threads}, batch {batch}")
+                result = benchmark(
+                    [dense / DENSE, exported / COMPACT],
+                    provider=settings.provider,
+                    threads=settings.threads,
+                    batch=batch,
+                    min_seconds=settings.seconds,
+                    seed=self.recipe.seed,
+                )
+                result.save_samples(directory / samples_name(batch))
+                results.append(result.to_dict())
+            write_json(directory / BENCHMARKS, results)
+
+        # A file's metadata does not change its latency: the weights count, not the stage that exports them.
+        depends_on = {"compact": compact.name, "benchmark": settings.model_dump()} | self._export_settings()
+        machine = {"node": platform.node(), "onnxruntime": onnxruntime.__version__}
+        return self._stage("benchmark", depends_on | machine, work)
+
+    def _stage(
+        self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None], *, resumable: bool = False
+    ) -> Path:
+        def seeded(directory: Path) -> None:
+            torch.manual_seed(self.recipe.seed)
+            function(directory)
+
+        return self.stages.run(name, self.origin | depends_on, seeded, resumable=resumable)
+
+    def _prove(self, plan: Plan) -> None:
+        difference = verify(self.subject.model, plan, self.real_inputs)
+        if not difference <= TOLERANCE[torch.float64]:
+            problem = f"removing units and zeroing them give different outputs (relative difference {difference:.1e})"
+            cure = "name unusual layers in compress.keep; and please report this network, it is a fault of compressor"
+            raise InputError(problem, where="model", cure=cure)
+
+    def _assess(self, model: nn.Module, directory: Path, name: str) -> None:
+        """Write down cost and accuracy; without labels, the agreement with the dense network."""
+        cost = measure_cost(model, self.subject.inputs)
+        found: dict[str, float] = {"params": cost.params, "macs": cost.macs}
+        if self.data.validation is None:
+            found["agreement"] = agreement(model, self.subject.model, self.calibration[0])
+        else:
+            with self.journal.bar(f"evaluate ({name})") as advance:
+                found["accuracy"] = evaluate(model, self.data.validation, progress=advance).accuracy
+            self.journal.say(f"{name}: top-1 {100 * found['accuracy']:.2f} %")
+        write_json(directory / QUALITY, found)
+
+    def _teller(self, advance: Advance) -> Callable[[Progress], None]:
+        def tell(now: Progress) -> None:
+            note = f"loss {now.loss:.3f}, training accuracy {now.accuracy:.3f}"
+            advance(now.step, now.steps, f"epoch {now.epoch}/{now.epochs}, {note}")
+            if now.step * now.epochs == now.epoch * now.steps:
+                self.journal.say(f"finetune: epoch {now.epoch} of {now.epochs}, {note}")
+
+        return tell
+
+    def _export_settings(self) -> dict[str, Any]:
+        return {"export": self.recipe.export.model_dump(), "batch": self._batch()}
+
+    def _batch(self) -> int:
+        """Batch size of the exported inputs: that of the benchmark where the file is fixed to one."""
+        return 2 if self.recipe.export.dynamic_batch else self.recipe.benchmark.batch_sizes[0]
+
+    def _export(self, model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+        settings, cost = self.recipe.export, self.subject.cost
+        provenance = {
+            "compressor.version": __version__,
+            "compressor.checkpoint_sha256": self.subject.checkpoint_sha256 or "none",
+            "compressor.dense_params": str(cost.params),
+            "compressor.dense_macs": str(cost.macs),
+        }
+        inputs = tuple(tensor[:1].repeat(self._batch(), *[1] * (tensor.dim() - 1)) for tensor in self.subject.inputs)
+        export_onnx(
+            model,
+            inputs,
+            path,
+            opset=settings.opset,
+            dynamic_batch=settings.dynamic_batch,
+            metadata={**provenance, **metadata},
+        )
+
+
+def _weights_share(share: float, dense_onnx: Path, weights: float) -> float:
+    """Turn a share of the whole file into one of its weights: the graph around them stays."""
+    size = dense_onnx.stat().st_size
+    graph = size - weights
+    if share * size <= graph:
+        cure = f"ask for more than {graph / size:.3f}"
+        raise InputError("the file's graph alone is larger", where="compress.target.size", cure=cure)
+    return (share * size - graph) / weights

@@ -1,0 +1,169 @@
+"""What a recipe is about: the network with its weights and channel groups. Faults are found here, before any long work."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import math
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor import plugins
+from compressor.budget.cost import Cost, measure_cost
+from compressor.budget.model import CostModel
+from compressor.data import Data
+from compressor.errors import InputError
+from compressor.models.builder import build_model, check_forward, example_inputs
+from compressor.models.checkpoint import load_checkpoint
+from compressor.recipe import CompressSection, Recipe
+from compressor.selection.base import Method
+from compressor.structure import find_groups
+from compressor.structure.groups import ChannelGroup, Groups
+from compressor.training.schedules.base import Schedule
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that can be compressed.
+
+    Attributes:
+        model: The dense network in evaluation mode, with its weights.
+        inputs: Random inputs that it takes, a batch of 2.
+        groups: Its channel groups.
+        cost: What it costs.
+        checkpoint_sha256: Of the checkpoint; None where the builder brought the weights.
+    """
+
+    model: nn.Module
+    inputs: tuple[Tensor, ...]
+    groups: Groups
+    cost: Cost
+    checkpoint_sha256: str | None
+
+    def fingerprint(self) -> str:
+        """Return a hash of architecture and weights."""
+        digest = hashlib.sha256(str(self.model).encode())
+        for name, tensor in self.model.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+def load_subject(recipe: Recipe, base: Path) -> Subject:
+    """Build the network, load its weights and find its groups.
+
+    Args:
+        recipe: What to load.
+        base: The directory of the recipe.
+
+    Raises:
+        InputError: builder, checkpoint, input shape or `compress.keep` is at fault.
+    """
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe.model, base)
+    sha256 = None
+    if recipe.model.checkpoint is not None:
+        sha256 = load_checkpoint(model, recipe.model.checkpoint, allow_pickle=recipe.model.allow_pickle).sha256
+    check_forward(model, recipe.model)
+    check_keep(model, recipe.compress.keep)
+    inputs = example_inputs(recipe.model, batch=2, seed=recipe.seed)
+    groups = find_groups(model, inputs, keep=recipe.compress.keep)
+    return Subject(model, inputs, groups, measure_cost(model, inputs), sha256)
+
+
+def make_method(section: CompressSection) -> Method:
+    """Return the selection method with its options.
+
+    Raises:
+        InputError: there is no such method, or it does not take these options.
+    """
+    kind = plugins.find("compressor.selection", Method, section.method, where="compress.method")
+    try:
+        inspect.signature(kind).bind(**section.options)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(kind).parameters) or "none"
+        cure = f"the options of '{section.method}' are: {known}"
+        raise InputError(f"'{section.method}': {error}", where="compress.options", cure=cure) from error
+    return kind(**section.options)
+
+
+def target_of(section: CompressSection) -> tuple[str, float]:
+    """Return the kind of the target and the share to keep."""
+    return next((kind, share) for kind, share in section.target if share is not None)
+
+
+def make_cost_model(kind: str, subject: Subject) -> CostModel:
+    """Return the cost model that a kind of target is about."""
+    build: Any = plugins.find("compressor.budget", CostModel, kind, where="compress.target")
+    model: CostModel = build(subject.model, subject.groups)
+    return model
+
+
+def narrowest(group: ChannelGroup, multiple_of: int = 1) -> int:
+    """Return the fewest units that a group may keep."""
+    return min(group.size, math.lcm(group.step, multiple_of))
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what no network and no data could make right.
+
+    Raises:
+        InputError: method, options, schedule or batch sizes are at fault.
+    """
+    make_method(recipe.compress)
+    plugins.find("compressor.training.schedules", Schedule, recipe.finetune.schedule, where="finetune.schedule")
+    if not recipe.export.dynamic_batch and len(recipe.benchmark.batch_sizes) > 1:
+        cure = "set export.dynamic_batch: true, or measure one batch size"
+        raise InputError("files of a fixed batch run at one batch size", where="benchmark.batch_sizes", cure=cure)
+
+
+def check_data(recipe: Recipe, method: Method, data: Data) -> None:
+    """Refuse work that needs labels on data that has none.
+
+    Raises:
+        InputError: the method or fine-tuning needs labels.
+    """
+    if method.needs_labels and not data.labelled:
+        cure = "choose a method that needs none (`compressor methods`), or give data with labels"
+        raise InputError(f"'{method.name}' needs labels, the data has none", where="compress.method", cure=cure)
+    if recipe.finetune.epochs and data.train is None:
+        cure = "set finetune.epochs: 0, or give data with labels"
+        raise InputError("fine-tuning needs labels, the data has none", where="finetune.epochs", cure=cure)
+
+
+def check_keep(model: nn.Module, patterns: tuple[str, ...]) -> None:
+    """Refuse a pattern that names no layer.
+
+    Raises:
+        InputError: with the nearest layer names.
+    """
+    layers = [name for name, _ in model.named_modules() if name]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.3) or layers[:3]
+            cure = f"write the name of a layer, or a pattern such as 'layer1.*'; near names: {', '.join(near)}"
+            raise InputError(f"'{pattern}' matches no layer of the network", where="compress.keep", cure=cure)
+
+
+def check_target(subject: Subject, section: CompressSection) -> None:
+    """Refuse a target that no choice of widths reaches.
+
+    Raises:
+        InputError: with the smallest share that can be reached.
+    """
+    if not subject.groups:
+        reasons = dict.fromkeys(skipped.reason for skipped in subject.groups.skipped)
+        problem = f"no channel group can be cut: {'; '.join(reasons) or 'the network has no layers with channels'}"
+        raise InputError(problem, where="model", cure="compress another network, or put less into compress.keep")
+    kind, share = target_of(section)
+    cost = make_cost_model(kind, subject)
+    smallest = cost.total({group.name: narrowest(group, section.multiple_of) for group in subject.groups}) / cost.dense
+    if share < smallest:
+        cure = f"ask for at least {math.ceil(1000 * smallest) / 1000:.3f}, or let more layers be pruned"
+        raise InputError(f"{share:g} cannot be reached", where=f"compress.target.{kind}", cure=cure)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compressor.errors import InputError
+from compressor.report import Report
+from compressor.report.schema import Parity
+from tests.report.examples import report
+
+
+def stored(path: Path, **changes: object) -> Path:
+    """Write an example report with some keys changed."""
+    file = path / "report.json"
+    file.write_text(json.dumps(json.loads(report().to_json()) | changes))
+    return file
+
+
+def test_a_report_survives_writing_and_reading(tmp_path: Path) -> None:
+    assert Report.load(stored(tmp_path)) == report()
+
+
+def test_the_keys_are_those_of_the_contract() -> None:
+    written = json.loads(report().to_json())
+    keys = "schema environment recipe dense pruned compact groups parity benchmarks accept accepted seconds"
+    assert set(keys.split()) <= written.keys()
+    assert {"p50_ms", "p90_ms", "p99_ms", "samples"} <= written["benchmarks"][0]["models"]["dense"].keys()
+    assert written["benchmarks"][0]["speedup"].keys() == {"median", "low", "high"}
+
+
+def test_one_failed_rule_rejects() -> None:
+    failed = report().accept[0].model_copy(update={"passed": False})
+    assert report().accepted
+    assert not report(accept=[*report().accept, failed]).accepted
+
+
+def test_a_report_without_rules_is_not_accepted() -> None:
+    assert not report(accept=[]).accepted
+
+
+def test_the_stored_verdict_is_not_believed(tmp_path: Path) -> None:
+    assert not Report.load(stored(tmp_path, accept=[], accepted=True)).accepted
+
+
+def test_an_infinite_difference_survives_as_valid_json(tmp_path: Path) -> None:
+    text = report(parity=Parity(max_abs=float("inf"), max_rel=float("inf"))).to_json()
+    assert json.loads(text, parse_constant=pytest.fail)["parity"]["max_rel"] == "Infinity"
+    assert Report.model_validate_json(text).parity.max_rel == float("inf")
+
+
+def test_keys_of_a_newer_version_are_skipped(tmp_path: Path) -> None:
+    assert Report.load(stored(tmp_path, peak_memory=3)) == report()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', "\xff"])
+def test_what_is_no_report_is_named(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "report.json"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match="report.json: not a report"):
+        Report.load(file)
+
+
+def test_a_missing_report_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no readable report"):
+        Report.load(tmp_path / "report.json")
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="schema 99"):
+        Report.load(stored(tmp_path, schema=99))

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from compressor import plugins
+from compressor.report import Inspection, Report, Samples, write_report
+from compressor.report.base import Writer
+from compressor.report.console import print_inspection, print_report
+from compressor.report.html import HtmlWriter
+from compressor.report.junit import JunitWriter
+from compressor.report.markdown import MarkdownWriter
+from compressor.report.schema import Group, Reach, Rule
+from tests.report.examples import report, samples
+
+HOSTILE = "<script>alert(1)</script> & | $x_1$ \\ [bold]x[/bold]"
+WRITERS = plugins.discover("compressor.report", Writer)
+
+
+def rejected() -> Report:
+    """Return a report in which one rule failed and one could not be judged."""
+    text = "cannot be judged: no labels"
+    rules = [
+        Rule(name="speedup", required=1.8, measured=1.71, passed=False, text="lower end"),
+        Rule(name="accuracy_drop", required=0.01, measured=None, passed=False, text=text),
+    ]
+    return report(accept=rules)
+
+
+def hostile() -> Report:
+    """Return a report with names that strangers made up."""
+    groups = [
+        Group(name=HOSTILE, layers=[HOSTILE], size=4, kept=2),
+        Group(name=HOSTILE, layers=[HOSTILE], reason=HOSTILE),
+    ]
+    return report(
+        groups=groups, warnings=[HOSTILE], environment={HOSTILE: HOSTILE}, recipe={"model": {"builder": HOSTILE}}
+    )
+
+
+def plain(of: Report) -> Report:
+    """Return a report without accuracy, epochs, groups and warnings."""
+    states = {name: getattr(of, name).model_copy(update={"accuracy": None}) for name in ("dense", "pruned")}
+    compact = of.compact.model_copy(update={"accuracy": None, "agreement": 0.93})
+    return of.model_copy(update={**states, "compact": compact, "history": [], "groups": [], "warnings": []})
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize(
+    "of", [report(), rejected(), hostile(), plain(report())], ids=["accepted", "rejected", "hostile", "plain"]
+)
+@pytest.mark.parametrize("with_samples", [True, False])
+def test_every_writer_renders_every_report(name: str, of: Report, with_samples: bool) -> None:
+    assert WRITERS[name]().render(of, samples(of) if with_samples else ()).endswith("\n")
+
+
+def test_all_files_are_written_and_nothing_else(tmp_path: Path) -> None:
+    write_report(report(), tmp_path, samples(report()))
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.html", "summary.md", "junit.xml"}
+    assert json.loads((tmp_path / "report.json").read_text())["accepted"] is True
+
+
+def test_a_report_that_cannot_be_rendered_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Writer, report: Report, samples: Samples) -> str:
+        raise RuntimeError("broken")
+
+    write_report(report(), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(MarkdownWriter, "render", fail)
+    with pytest.raises(RuntimeError):
+        write_report(rejected(), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_failed_rule_is_a_failed_test_case() -> None:
+    suite = ElementTree.fromstring(JunitWriter().render(rejected(), ()))[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "2")
+    assert suite[0].get("name") == "speedup"
+    assert suite[0].find("failure").get("message") == "required ≥ 1.80x, measured 1.71x"  # type: ignore[union-attr]
+
+
+def test_passed_rules_are_passed_test_cases() -> None:
+    suite = ElementTree.fromstring(JunitWriter().render(report(), ()))[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("4", "0")
+    assert suite.find("testcase/failure") is None
+
+
+def test_the_summary_names_failed_rules_with_both_values() -> None:
+    text = MarkdownWriter().render(rejected(), ())
+    assert "Not accepted: speedup, accuracy_drop failed." in text
+    assert "| speedup | ≥ 1.80x | 1.71x | **no** |" in text
+    assert "not measured" in text
+
+
+def test_the_page_loads_nothing_from_elsewhere() -> None:
+    page = HtmlWriter().render(report(), samples(report()))
+    assert not re.findall(r"""(?:src|href)=["'](?!#)|url\((?!#)|@import|<script|<link""", page)
+
+
+def test_the_page_draws_every_benchmark_and_the_training_curve() -> None:
+    page = HtmlWriter().render(report(), samples(report()))
+    assert page.count("<svg") == 3
+
+
+def test_names_from_strangers_are_escaped_in_the_page() -> None:
+    page = HtmlWriter().render(hostile(), samples(hostile()))
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_page_says_why_layers_were_left_alone() -> None:
+    assert "padded shortcut" in HtmlWriter().render(report(), ())
+
+
+def test_the_terminal_shows_verdict_rules_and_names_as_they_are() -> None:
+    console = Console(file=io.StringIO(), width=160)
+    print_report(hostile(), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert HOSTILE in text
+    assert "Accepted: 1.75x as fast" in text
+    assert "accuracy_drop" in text
+
+
+def test_an_inspection_shows_groups_and_reasons() -> None:
+    console = Console(file=io.StringIO(), width=160)
+    reach = Reach(name="conv1", layers=["conv1", "conv2"], size=16, step=1, params=0.25, macs=0.5)
+    left = Group(name="fc", layers=["fc"], reason="it makes the outputs")
+    smallest = {"macs": 0.125}
+    inspection = Inspection(params=1000, macs=2000, groups=[reach], untouched=[left], smallest=smallest)
+    print_inspection(inspection, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "25 %" in text
+    assert "it makes the outputs" in text
+    assert "macs: 0.125" in text
+    assert inspection.to_dict()["groups"][0]["size"] == 16

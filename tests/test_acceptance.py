@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+
+from compressor.acceptance import judge
+from compressor.recipe import AcceptSection, Target
+from compressor.report.schema import Network, Parity, Report, Rule
+from tests.report.examples import benchmark, report
+
+
+def rule(name: str, of: Report, target: Target | None = None, **accept: float | None) -> Rule:
+    """Judge by the given rules alone and return one of them."""
+    asked = AcceptSection(**({"parity": None} | accept))  # type: ignore[arg-type]
+    return {rule.name: rule for rule in judge(asked, target or Target(macs=0.5), of)}[name]
+
+
+def with_compact(**changes: object) -> Report:
+    """Return a report whose dense network costs 1000 of everything."""
+    dense = Network(params=1000, macs=1000, accuracy=0.9, onnx_bytes=1000)
+    compact = {"params": 500, "macs": 500, "accuracy": 0.9, "onnx_bytes": 500} | changes
+    return report(dense=dense, compact=Network(**compact))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("macs", "passed"), [(1, True), (500, True), (505, True), (506, False)])
+def test_the_target_may_be_missed_by_one_per_cent_of_it(macs: int, passed: bool) -> None:
+    assert rule("target", with_compact(macs=macs)).passed is passed
+
+
+@pytest.mark.parametrize(("kind", "field"), [("macs", "macs"), ("params", "params"), ("size", "onnx_bytes")])
+def test_every_kind_of_target_is_judged_by_its_own_measure(kind: str, field: str) -> None:
+    judged = rule("target", with_compact(**{field: 300}), Target(**{kind: 0.4}))
+    assert (judged.required, judged.measured, judged.passed) == (0.4, 0.3, True)
+
+
+def test_the_target_is_judged_though_no_rule_is_asked_for() -> None:
+    assert [rule.name for rule in judge(AcceptSection(parity=None), Target(macs=0.5), report())] == ["target"]
+
+
+@pytest.mark.parametrize(("accuracy", "passed"), [(0.95, True), (0.89, True), (0.8899, False)])
+def test_the_accuracy_drop_is_absolute(accuracy: float, passed: bool) -> None:
+    judged = rule("accuracy_drop", with_compact(accuracy=accuracy), accuracy_drop=0.01)
+    assert judged.measured == pytest.approx(0.9 - accuracy)
+    assert judged.passed is passed
+
+
+def test_a_rule_that_cannot_be_judged_fails_and_says_why() -> None:
+    judged = rule("accuracy_drop", with_compact(accuracy=None, agreement=1.0), accuracy_drop=0.5)
+    assert not judged.passed
+    assert judged.measured is None
+    assert "no labelled validation images" in judged.text
+
+
+@pytest.mark.parametrize(("low", "passed"), [(1.5, True), (1.49, False)])
+def test_the_speedup_is_judged_by_the_lower_end_of_its_interval(low: float, passed: bool) -> None:
+    judged = rule("speedup", report(benchmarks=[benchmark(low=low)]), speedup=1.5)
+    assert (judged.measured, judged.passed) == (low, passed)
+    assert "lower end" in judged.text
+
+
+@pytest.mark.parametrize(
+    ("max_rel", "passed"), [(1e-5, True), (2e-4, False), (float("inf"), False), (float("nan"), False)]
+)
+def test_parity_is_judged_by_the_relative_difference(max_rel: float, passed: bool) -> None:
+    assert rule("parity", report(parity=Parity(max_abs=0, max_rel=max_rel)), parity=1e-4).passed is passed

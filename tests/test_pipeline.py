@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import compressor.run
+from compressor.errors import InputError
+from compressor.pipeline import check_run, compress, inspect_recipe
+from compressor.recipe import load_recipe
+from compressor.report import Report
+from compressor.stages import sha256
+from compressor.structure import load_compact
+from exporters.onnx import read_metadata
+
+MODEL = """
+import torch
+from torch import nn
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.inner = nn.Conv2d(8, 16, 3, padding=1)
+        self.outer = nn.Conv2d(16, 8, 3, stride=2, padding=1)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        x = torch.relu(self.outer(torch.relu(self.inner(x))))
+        return self.head(x.mean((2, 3)))
+
+def tiny():
+    torch.manual_seed(1)
+    return Tiny()
+"""
+RECIPE = {
+    "model": {"builder": "model.py:tiny", "checkpoint": "tiny.pth", "input": [1, 8, 8]},
+    "data": {"source": "digits"},
+    "compress": {"method": "magnitude", "target": {"macs": 0.5}, "calibration": {"images": 64}, "refit": False},
+    "finetune": {"epochs": 2, "lr": 0.1, "distill": False},
+    "benchmark": {"batch_sizes": [1, 2], "seconds": 0.05},
+    "accept": {"parity": 1.0e-4},
+}
+FILES = {
+    *("recipe.yaml", "report.json", "report.html", "summary.md", "junit.xml", "log.txt", "dense.onnx", "compact.onnx"),
+    *("compact.safetensors", "plan.json", "stages"),
+}
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a model, its checkpoint and a recipe."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "model.py").write_text(MODEL)
+    torch.save(build(folder).state_dict(), folder / "tiny.pth")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(project: Path) -> tuple[Path, Report]:
+    """Return the directory and the report of a finished run, to be looked at only."""
+    return project / "finished", compress(project / "recipe.yaml", project / "finished")
+
+
+@pytest.fixture
+def run_dir(finished: tuple[Path, Report], tmp_path: Path) -> Path:
+    """Return a copy of the finished run."""
+    return Path(shutil.copytree(finished[0], tmp_path / "run"))
+
+
+def build(folder: Path) -> nn.Module:
+    """Return the network, without the project's own reader."""
+    names: dict[str, object] = {}
+    exec((folder / "model.py").read_text(), names)
+    model: nn.Module = names["tiny"]()  # type: ignore[operator]
+    return model.eval()
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """Return the hash of every file but the log."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.name not in ("log.txt", ".lock"))
+    return {path.relative_to(directory).as_posix(): sha256(path) for path in files}
+
+
+def weights(directory: Path) -> tuple[str, str]:
+    """Return what must not depend on how often a run was interrupted."""
+    return sha256(directory / "plan.json"), sha256(directory / "compact.safetensors")
+
+
+def test_a_run_leaves_what_the_contract_names(finished: tuple[Path, Report]) -> None:
+    names = {path.name for path in finished[0].iterdir() if not path.name.startswith(".")}
+    assert names == FILES | {"samples-batch1.json", "samples-batch2.json"}
+    assert Report.load(finished[0] / "report.json") == finished[1]
+
+
+def test_the_target_is_met_and_measured(finished: tuple[Path, Report]) -> None:
+    report = finished[1]
+    assert report.compact.macs <= 0.5 * report.dense.macs
+    assert report.compact.params < report.dense.params
+    assert report.compact.onnx_bytes == (finished[0] / "compact.onnx").stat().st_size
+    assert report.pruned.macs == report.compact.macs
+    assert report.accepted
+
+
+def test_the_report_tells_of_every_stage(finished: tuple[Path, Report]) -> None:
+    report = finished[1]
+    assert [entry.epoch for entry in report.history] == [1, 2]
+    assert [benchmark.batch for benchmark in report.benchmarks] == [1, 2]
+    assert report.compact.accuracy is not None and report.compact.accuracy > 0.3
+    assert {"select", "plan", "shrink", "finetune", "benchmark"} <= report.seconds.keys()
+    assert {group.name for group in report.pruned_groups} == {"stem", "inner", "outer"}
+    assert any("head" in group.layers for group in report.untouched_groups)
+
+
+def test_file_module_and_plan_agree(project: Path, finished: tuple[Path, Report]) -> None:
+    small = load_compact(finished[0], build(project))
+    images = torch.randn(5, 1, 8, 8)
+    session = onnxruntime.InferenceSession(finished[0] / "compact.onnx")
+    outputs = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
+    np.testing.assert_allclose(small(images).detach().numpy(), outputs, atol=1e-4)
+
+
+def test_the_file_says_where_it_comes_from(project: Path, finished: tuple[Path, Report]) -> None:
+    directory, report = finished
+    metadata = read_metadata(directory / "compact.onnx")
+    assert metadata["compressor.checkpoint_sha256"] == sha256(project / "tiny.pth")
+    assert metadata["compressor.recipe_sha256"] == sha256(directory / "recipe.yaml")
+    assert metadata["compressor.dense_macs"] == str(report.dense.macs)
+    assert metadata["compressor.compact_params"] == str(report.compact.params)
+
+
+def test_the_stored_recipe_is_the_one_that_ran(project: Path, finished: tuple[Path, Report]) -> None:
+    assert load_recipe(finished[0] / "recipe.yaml") == load_recipe(project / "recipe.yaml")
+
+
+def test_finished_stages_are_not_repeated(project: Path, run_dir: Path) -> None:
+    before = contents(run_dir / "stages")
+    report = compress(project / "recipe.yaml", run_dir, overrides=["accept.speedup=1000"])
+    after = contents(run_dir / "stages")
+    assert before.items() <= after.items()
+    assert {name.split("-")[0] for name in after.keys() - before.keys()} == {"export"}
+    assert [rule.name for rule in report.accept if not rule.passed] == ["speedup"]
+
+
+def test_fresh_repeats_everything_and_ends_the_same(project: Path, run_dir: Path) -> None:
+    before = weights(run_dir)
+    (run_dir / "stages" / "old").mkdir()
+    compress(project / "recipe.yaml", run_dir, fresh=True)
+    assert not (run_dir / "stages" / "old").exists()
+    assert weights(run_dir) == before
+
+
+@pytest.mark.parametrize(
+    "stage", ["evaluate", "allocate", "shrink", "finetune", "check_parity", "benchmark", "publish"]
+)
+def test_an_interrupted_run_ends_as_an_undisturbed_one(
+    stage: str, project: Path, finished: tuple[Path, Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(compressor.run, stage, interrupt)
+        compress(project / "recipe.yaml", tmp_path)
+    assert not (tmp_path / "report.json").exists()
+    compress(project / "recipe.yaml", tmp_path)
+    assert weights(tmp_path) == weights(finished[0])
+
+
+def test_an_interruption_within_finetuning_changes_nothing(
+    project: Path, finished: tuple[Path, Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell(progress: object) -> None:
+        if progress.epoch == 2:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(compressor.run.Run, "_teller", lambda self, advance: tell)
+        compress(project / "recipe.yaml", tmp_path)
+    compress(project / "recipe.yaml", tmp_path)
+    assert weights(tmp_path) == weights(finished[0])
+
+
+BAD = [
+    ("model.checkpoint=missing.pth", "missing.pth"),
+    ("model.builder=model.py:tinny", "tiny"),
+    ("model.input=[3, 8, 8]", "model.input"),
+    ("compress.method=magnitud", "did you mean 'magnitude'"),
+    ("compress.options={speed: 3}", "compress.options"),
+    ("compress.target.macs=0.0001", "compress.target.macs.*cannot be reached"),
+    ("compress.keep=[ineer]", "compress.keep.*\n.*inner"),
+    ("compress.keep=['*']", "no channel group can be cut"),
+    ("finetune.schedule=cosin", "cosine"),
+    ("export.dynamic_batch=false", "benchmark.batch_sizes"),
+    ("data.source=nowhere", "data.source"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), BAD, ids=[override for override, _ in BAD])
+def test_bad_input_is_named_and_leaves_earlier_results(
+    override: str, message: str, project: Path, run_dir: Path
+) -> None:
+    before = contents(run_dir)
+    with pytest.raises(InputError, match=f"(?s){message}") as caught:
+        compress(project / "recipe.yaml", run_dir, overrides=[override])
+    assert caught.value.cure
+    assert contents(run_dir) == before
+
+
+def test_a_directory_that_cannot_be_written_is_named(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file"):
+        compress(project / "recipe.yaml", tmp_path / "file")
+
+
+def test_without_epochs_the_pruned_network_is_exported(project: Path, tmp_path: Path) -> None:
+    report = compress(project / "recipe.yaml", tmp_path, overrides=["finetune.epochs=0"])
+    assert report.history == []
+    assert report.pruned.accuracy == report.compact.accuracy
+
+
+def test_a_size_target_is_met_by_the_file(project: Path, tmp_path: Path) -> None:
+    overrides = ["compress.target={size: 0.7}", "finetune.epochs=0", "benchmark.batch_sizes=[1]"]
+    report = compress(project / "recipe.yaml", tmp_path, overrides=overrides)
+    assert report.compact.onnx_bytes is not None and report.dense.onnx_bytes is not None
+    assert report.compact.onnx_bytes <= 0.71 * report.dense.onnx_bytes
+
+
+def test_a_fixed_batch_is_that_of_the_benchmark(project: Path, tmp_path: Path) -> None:
+    overrides = ["export.dynamic_batch=false", "benchmark.batch_sizes=[4]", "finetune.epochs=0"]
+    assert compress(project / "recipe.yaml", tmp_path, overrides=overrides).accepted
+    session = onnxruntime.InferenceSession(tmp_path / "compact.onnx")
+    assert session.get_inputs()[0].shape == [4, 1, 8, 8]
+
+
+@pytest.fixture
+def unlabelled(project: Path, tmp_path: Path) -> Iterator[list[str]]:
+    """Return overrides for a folder of images without classes."""
+    from PIL import Image
+
+    for i in range(10):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (8, 8), np.uint8)).save(tmp_path / f"{i}.png")
+    yield ["data.source=imagefolder", f"data.root={tmp_path}", "benchmark.batch_sizes=[1]"]
+
+
+def test_data_without_labels_gives_agreement(project: Path, unlabelled: list[str], tmp_path: Path) -> None:
+    overrides = [*unlabelled, "finetune.epochs=0", "accept.accuracy_drop=1"]
+    report = compress(project / "recipe.yaml", tmp_path / "run", overrides=overrides)
+    assert report.dense.accuracy is None
+    assert report.dense.agreement == 1
+    assert report.compact.agreement is not None
+    assert [rule.name for rule in report.accept if not rule.passed] == ["accuracy_drop"]
+
+
+def test_finetuning_without_labels_is_refused_before_any_work(
+    project: Path, unlabelled: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="finetune.epochs: 0"):
+        compress(project / "recipe.yaml", tmp_path / "run", overrides=unlabelled)
+    assert not list((tmp_path / "run" / "stages").iterdir())
+
+
+def test_check_judges_by_other_rules_and_measures_nothing(run_dir: Path) -> None:
+    before = contents(run_dir)
+    strict = check_run(run_dir, ["accept.speedup=1000"])
+    assert not strict.accepted
+    assert Report.load(run_dir / "report.json") == strict
+    assert "Not accepted" in (run_dir / "report.html").read_text()
+    changed = {name for name, value in contents(run_dir).items() if before[name] != value}
+    assert changed == {"report.json", "report.html", "summary.md", "junit.xml"}
+    assert check_run(run_dir).accepted
+    assert contents(run_dir)["report.html"] == before["report.html"]
+
+
+@pytest.mark.parametrize("override", ["compress.method=random", "accept.speed=2", "accept.speedup=fast"])
+def test_check_refuses_what_it_cannot_judge(override: str, run_dir: Path) -> None:
+    before = contents(run_dir)
+    with pytest.raises(InputError):
+        check_run(run_dir, [override])
+    assert contents(run_dir) == before
+
+
+def test_check_refuses_a_directory_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no readable report"):
+        check_run(tmp_path)
+
+
+def test_an_inspection_names_what_can_be_cut(project: Path) -> None:
+    inspection = inspect_recipe(load_recipe(project / "recipe.yaml"))
+    model = build(project)
+    assert {group.name: group.size for group in inspection.groups} == {"stem": 8, "inner": 16, "outer": 8}
+    assert inspection.params == sum(parameter.numel() for parameter in model.parameters())
+    assert 0 < inspection.smallest["macs"] < 0.1
+    assert all(0 < group.macs < 1 for group in inspection.groups)
+    assert json.loads(json.dumps(inspection.to_dict()))["macs"] == inspection.macs

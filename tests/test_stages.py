@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compressor.errors import InputError
+from compressor.stages import Stages, write_atomically
+
+
+def write(text: str):  # type: ignore[no-untyped-def]
+    return lambda directory: (directory / "result.txt").write_text(text)
+
+
+def forbidden(directory: Path) -> None:
+    raise AssertionError("a finished stage was done again")
+
+
+def test_a_finished_stage_is_not_repeated(tmp_path: Path) -> None:
+    with Stages(tmp_path) as stages:
+        first = stages.run("plan", {"seed": 0}, write("one"))
+    with Stages(tmp_path) as stages:
+        assert stages.run("plan", {"seed": 0}, forbidden) == first
+        assert stages.seconds.keys() == {"plan"}
+    assert (first / "result.txt").read_text() == "one"
+
+
+def test_a_stage_depends_on_everything_that_it_names(tmp_path: Path) -> None:
+    with Stages(tmp_path) as stages:
+        one = stages.run("plan", {"seed": 0, "parts": [1, 2]}, write("one"))
+        two = stages.run("plan", {"seed": 0, "parts": [2, 1]}, write("two"))
+        same = stages.run("plan", {"parts": [1, 2], "seed": 0}, forbidden)
+    assert one != two
+    assert same == one
+
+
+def test_an_interrupted_stage_is_begun_again(tmp_path: Path) -> None:
+    def interrupted(directory: Path) -> None:
+        (directory / "half.txt").write_text("half")
+        raise KeyboardInterrupt
+
+    with Stages(tmp_path) as stages, pytest.raises(KeyboardInterrupt):
+        stages.run("plan", {}, interrupted)
+    with Stages(tmp_path) as stages:
+        done = stages.run("plan", {}, write("whole"))
+    assert {path.name for path in done.iterdir()} == {"result.txt", "stage.json"}
+
+
+def test_a_resumable_stage_finds_what_it_left(tmp_path: Path) -> None:
+    def interrupted(directory: Path) -> None:
+        (directory / "epoch.txt").write_text("1")
+        raise KeyboardInterrupt
+
+    found = []
+    with Stages(tmp_path) as stages, pytest.raises(KeyboardInterrupt):
+        stages.run("finetune", {}, interrupted, resumable=True)
+    with Stages(tmp_path) as stages:
+        stages.run("finetune", {}, lambda d: found.append((d / "epoch.txt").read_text()), resumable=True)
+    assert found == ["1"]
+
+
+@pytest.mark.parametrize("file", ["result.txt", "stage.json"])
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_bytes(b"\xff")], ids=["removed", "overwritten"]
+)
+def test_a_damaged_stage_is_done_again(tmp_path: Path, file: str, damage) -> None:  # type: ignore[no-untyped-def]
+    with Stages(tmp_path) as stages:
+        damage(stages.run("plan", {}, write("one")) / file)
+        assert (stages.run("plan", {}, write("two")) / "result.txt").read_text() == "two"
+
+
+def test_fresh_forgets_finished_stages(tmp_path: Path) -> None:
+    with Stages(tmp_path) as stages:
+        stages.run("plan", {}, write("one"))
+    with Stages(tmp_path, fresh=True) as stages:
+        assert (stages.run("plan", {}, write("two")) / "result.txt").read_text() == "two"
+
+
+def test_a_second_run_on_one_directory_is_refused(tmp_path: Path) -> None:
+    with Stages(tmp_path), pytest.raises(InputError, match="another run"), Stages(tmp_path, fresh=True):
+        pass
+    with Stages(tmp_path):
+        pass
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(InputError, match="file.*\n.*--out"), Stages(file / "run"):
+        pass
+
+
+def test_an_atomic_write_leaves_nothing_else(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a.json", b"old")
+    write_atomically(tmp_path / "a.json", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_bytes() == b"new"
