@@ -105,11 +105,11 @@ def inspect(recipe: RecipeFile, as_json: Json = False) -> None:
     """Show what can be cut from the network of a recipe, what cannot and why."""
     from compressor.recipe import load_recipe
 
-    loaded = load_recipe(recipe)
+    load_recipe(recipe)
     from compressor.pipeline import inspect_recipe
     from compressor.report.console import print_inspection
 
-    inspection = inspect_recipe(loaded)
+    inspection = inspect_recipe(recipe)
     if as_json:
         _print_json(inspection.to_dict())
     else:
