@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from compressor.callables import call_named
 from compressor.data.base import Data, Source
@@ -39,7 +39,7 @@ class Custom(Source):
 
     - `train`: a DataLoader of batches (input, …, labels), shuffled and augmented as you like;
     - `validation`: a DataLoader of batches (input, …, labels) in a fixed order;
-    - `calibration`: a data set of (input, …, label), or of single inputs; without it, the samples of `train` are taken;
+    - `calibration`: a data set or list of (input, …, label), or of single inputs; without it, the samples of `train` are taken;
     - `classes`: the names of the classes.
 
     Any iterable of batches with a length will do in place of a DataLoader. Without labels, return only `calibration`.
@@ -61,7 +61,7 @@ class Custom(Source):
         samples: Any = train if calibration is None else calibration
         if isinstance(samples, DataLoader) and not isinstance(samples.dataset, IterableDataset):
             samples = samples.dataset
-        elif not isinstance(samples, Dataset):
+        elif calibration is None or not hasattr(samples, "__getitem__"):
             samples = Samples(samples)
         return Data(train, samples, validation, parts.get("classes"))
 

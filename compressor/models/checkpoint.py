@@ -111,7 +111,7 @@ def _unpickle(path: Path, allow_pickle: bool) -> Any:
                 where=str(path),
                 cure="save its weights: torch.save(torch.jit.load(path).state_dict(), new_path)",
             ) from error
-        refused = re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)", str(error))
+        refused = re.search(r"GLOBAL (\w+\.[\w.]*\w)|Unsupported class (\w+\.[\w.]*\w)", str(error))
         if refused is None:
             raise
         if not allow_pickle:
