@@ -39,7 +39,7 @@ class Custom(Source):
 
     - `train`: a DataLoader of batches (input, …, labels), shuffled and augmented as you like;
     - `validation`: a DataLoader of batches (input, …, labels) in a fixed order;
-    - `calibration`: a data set or list of (input, …, label), or of single inputs; without it, the samples of `train` are taken;
+    - `calibration`: a data set or list of (input, …, label), or of single inputs; without it, the samples of `train`;
     - `classes`: the names of the classes.
 
     Any iterable of batches with a length will do in place of a DataLoader. Without labels, return only `calibration`.
