@@ -67,6 +67,8 @@ class Passes:
         with tracking(model) as modules, Recorder(names, modules) as recorder:
             model(*inputs)
         self.record = recorder.record
+        self.padding: set[int] = set()
+        self.passed: set[int] = set()
 
     def run(self, pattern: Callable[[Source], Tensor | None]) -> tuple[dict[int, Bools], bool]:
         """Mark what `pattern` says of each source; return the marks seen on each sink, and whether the output was reached."""
@@ -76,6 +78,8 @@ class Passes:
         with self._raw_marks([(s, mask) for s, mask in raw if mask is not None]):
             with Replay(self.record, pattern) as replay:
                 outputs = self.model(*self.inputs)
+        self.passed = set(replay.padded)
+        self.padding |= {number for number, channels in replay.padded.items() if channels}
         return {sink: seen.numpy() for sink, seen in replay.seen.items()}, sees_output(outputs)
 
     @contextmanager
@@ -181,6 +185,7 @@ class _Search:
     def __init__(self, passes: Passes, couplings: Couplings) -> None:
         self.passes, self.couplings = passes, couplings
         self.reach: dict[int, dict[int, Bools]] = {}
+        self.pads: dict[int, set[int]] = {}
 
     def run(self, sources: list[Source]) -> None:
         if not sources:
@@ -188,6 +193,7 @@ class _Search:
         weights = sources[0].call is not None
         for source in sources:
             self.reach[source.index], leaves = self.passes.run(_whole(source))
+            self.pads[source.index] = self.passes.passed
             if leaves and weights:
                 self.couplings.fixed.append((self.couplings.places(source.lane), "it is the network's output"))
         unclear: dict[int, Bools] = {}
@@ -198,6 +204,7 @@ class _Search:
                 unclear[sink] = unclear.get(sink, np.zeros(len(code), dtype=bool)) | several
             if weights:
                 self._fix_unfed(spelled)
+                self._fix_padded(batch)
             self._resolve(batch, {sink: mask for sink, mask in unclear.items() if mask.any()}, weights)
 
     def _couple(self, sources: Iterable[Source], sink: int, code: Ints, clear: Bools) -> None:
@@ -216,6 +223,13 @@ class _Search:
             reached = spelled[sink][1] if sink in spelled else np.zeros(len(lane.coordinates), dtype=bool)
             if not reached.all():
                 self.couplings.fixed.append((self.couplings.places(lane)[~reached], "it reads the network's input"))
+
+    def _fix_padded(self, sources: Iterable[Source]) -> None:
+        for source in sources:
+            for number in sorted(self.pads[source.index] & self.passes.padding)[:1]:
+                module = self.passes.record.events[number].module or "forward()"
+                reason = f"{module} pads its channels by a constant, which fixes their number"
+                self.couplings.fixed.append((self.couplings.places(source.lane), reason))
 
     def _resolve(self, sources: list[Source], unclear: Mapping[int, Bools], weights: bool) -> None:
         meeting = {

@@ -47,7 +47,7 @@ def find_groups(
         couplings = find_couplings(model, inputs, seconds=seconds)
     survey = _Survey(couplings)
     groups, skipped = survey.groups(kept)
-    bad = failing_groups(model, groups, inputs, couplings.record.pads.values())
+    bad = failing_groups(model, groups, inputs)
     good = tuple(g for g in groups if g.name not in bad)
     skipped += [Skipped(g.producers, bad[g.name]) for g in groups if g.name in bad]
     return Groups(good, tuple(_gather(skipped)), couplings.record.positions, couplings.record.norms)

@@ -59,6 +59,7 @@ class Event:
         output: The clean output of an operation with a weight.
         sinks: The lanes on which marks are looked for, with the axis of the tensor they lie on.
         transparent: True for a norm over channels.
+        pads: Axes that it pads by a constant.
         module: The module that was running.
     """
 
@@ -68,6 +69,7 @@ class Event:
     output: Tensor | None = None
     sinks: list[tuple[int, int, Lane]] = field(default_factory=list)
     transparent: bool = False
+    pads: tuple[int, ...] = ()
     module: str = ""
 
 
@@ -82,7 +84,6 @@ class Record:
     sink_calls: dict[int, int] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     norms: dict[str, str] = field(default_factory=dict)
-    pads: dict[int, str] = field(default_factory=dict)
 
 
 class Recorder(TorchDispatchMode):
@@ -113,8 +114,8 @@ class Recorder(TorchDispatchMode):
         elif torch.Tag.pointwise in func.tags:
             self._pointwise(event, args, output)
         elif func.overloadpacket is aten.constant_pad_nd:
-            self.record.pads[number] = event.module
-        if event.sinks or event.call is not None or event.transparent:
+            event.pads = tuple(axis for axis, amount in _padded_axes(args[0].dim(), args[1]) if amount)
+        if event.sinks or event.call is not None or event.transparent or event.pads:
             self.record.events[number] = event
         return output
 
@@ -195,6 +196,7 @@ class Replay(TorchDispatchMode):
     def __init__(self, record: Record, pattern: Pattern | None) -> None:
         super().__init__()
         self.seen: dict[int, Tensor] = {}
+        self.padded: dict[int, bool] = {}
         self._record, self._count = record, 0
         self._marks = {s.call: pattern(s) for s in record.sources if s.call is not None} if pattern else {}
 
@@ -211,6 +213,8 @@ class Replay(TorchDispatchMode):
             )
         if event.weight is not None:
             return self._weight(event, args)
+        if event.pads:
+            self._pad(number, event, args[0])
         output = self._transparent(func, args, kwargs) if event.transparent else func(*args, **(kwargs or {}))
         self._see(event, output[0] if isinstance(output, tuple) else output)
         return output
@@ -221,6 +225,13 @@ class Replay(TorchDispatchMode):
             for sink, axis, _ in event.sinks:
                 others = [a for a in range(tensor.dim()) if a != axis % tensor.dim()]
                 self.seen[sink] = marked.any(dim=others) if others else marked
+
+    def _pad(self, number: int, event: Event, tensor: Tensor) -> None:
+        """Note a padding that marks pass, and whether it pads the axis on which they tell channels apart."""
+        marked = torch.isnan(tensor)
+        if marked.any():
+            along = [marked.any(dim=[a for a in range(tensor.dim()) if a != axis]) for axis in event.pads]
+            self.padded[number] = any(not bool(seen.all()) for seen in along)
 
     def _weight(self, event: Event, args: Sequence[Any]) -> Tensor:
         call, clean = event.weight, event.output
@@ -243,6 +254,11 @@ class Replay(TorchDispatchMode):
         output = func(torch.where(marked, torch.zeros_like(args[0]), args[0]), *args[1:], **(kwargs or {}))
         output[0][marked] = torch.nan
         return output
+
+
+def _padded_axes(dims: int, amounts: Sequence[int]) -> list[tuple[int, int]]:
+    pairs = zip(amounts[::2], amounts[1::2], strict=True)
+    return [(dims - 1 - i, abs(low) + abs(high)) for i, (low, high) in enumerate(pairs)]
 
 
 def _fill(tensor: Tensor, axis: int, mask: Tensor) -> None:

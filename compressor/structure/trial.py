@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,9 +20,7 @@ from compressor.structure.watch import evaluating
 LARGE = 50_000_000
 
 
-def failing_groups(
-    model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Any, ...], pads: Iterable[str] = ()
-) -> dict[str, str]:
+def failing_groups(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Any, ...]) -> dict[str, str]:
     """Names of the groups for which the shrunk network is not the masked one, with the reason.
 
     Faults are found by bisection. Weights are shaken first, so that equal or zero weights cannot hide a wrong index.
@@ -31,14 +29,13 @@ def failing_groups(
         model: The network; it is left as it was.
         groups: The groups to try.
         inputs: What `model(*inputs)` takes.
-        pads: Modules that pad a tensor by a constant, to name them in the reason.
     """
     size = sum(p.numel() for p in model.parameters())
     dtype = torch.float32 if size > LARGE else torch.float64
     shaken = _shaken(model, dtype)
     exact = tree_map(lambda v: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v, inputs)
     with evaluating(shaken):
-        return _Trial(shaken, exact, dtype, sorted({p for p in pads if p})).failing(list(groups))
+        return _Trial(shaken, exact, dtype).failing(list(groups))
 
 
 def _shaken(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -53,8 +50,8 @@ def _shaken(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 class _Trial:
-    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], dtype: torch.dtype, pads: list[str]) -> None:
-        self.model, self.inputs, self.pads = model, inputs, pads
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], dtype: torch.dtype) -> None:
+        self.model, self.inputs = model, inputs
         self.tolerance = TOLERANCE[dtype]
 
     def failing(self, groups: list[ChannelGroup]) -> dict[str, str]:
@@ -81,14 +78,11 @@ class _Trial:
             actual = shrink(self.model, plan)(*self.inputs)
         except Exception as error:  # noqa: BLE001 - whatever the user's forward() raises is the reason
             problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            return f"the network's code relies on its width{self._padded()}: {problem}"
+            return f"the network's code relies on its width: {problem}"
         wrong = difference(expected, actual)
         if wrong <= self.tolerance:
             return None
-        return f"the shrunk network would differ from the masked one by {wrong:.0e} (relative){self._padded()}"
-
-    def _padded(self) -> str:
-        return f" (a constant padding in {', '.join(self.pads[:3])})" if self.pads else ""
+        return f"the shrunk network would differ from the masked one by {wrong:.0e} (relative)"
 
 
 def _half(group: ChannelGroup) -> tuple[int, ...]:

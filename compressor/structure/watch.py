@@ -6,9 +6,9 @@ by its storage, so modules, functional calls, views and shared weights all look 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,6 +63,8 @@ class WeightCall:
         depthwise: True for a convolution that passes every channel on by itself.
         groups: Groups of a convolution, else 1.
         settings: Stride, padding, dilation, transposed, output padding of a convolution.
+        outputs_first: True where the rows of the operand are the outputs.
+        rerun: Computes the output again, with what the weight is by then.
     """
 
     weight: str
@@ -77,7 +79,9 @@ class WeightCall:
     depthwise: bool = False
     groups: int = 1
     settings: tuple[Any, ...] = ()
+    outputs_first: bool = False
     output: Tensor | None = None
+    rerun: Callable[[], Tensor] | None = None
 
     @property
     def layer(self) -> str:
@@ -199,7 +203,8 @@ class WeightReader:
         if self.names.find(weight) is None:
             return None
         bias = args[2] if len(args) > 2 else None
-        return self._matrix_call(x, weight, bias, -1, self.names.lane(weight, 1), self.names.lane(weight, 0), 0)
+        call = self._matrix_call(x, weight, bias, -1, self.names.lane(weight, 1), self.names.lane(weight, 0), 0)
+        return None if call is None else replace(call, outputs_first=True)
 
     def _matrix_call(
         self, x: Tensor, weight: Tensor, bias: Any, axis: int, sink: Lane | None, source: Lane | None, position: int
@@ -232,6 +237,7 @@ class Watch(TorchDispatchMode):
         if call is None:
             return output
         call.output = output
+        call.rerun = lambda: func(*args, **(kwargs or {}))
         replaced = self._visit(call)
         return output if replaced is None else replaced
 

@@ -1,0 +1,126 @@
+"""An operation with a weight, seen as a matrix: rows of its inputs and outputs, and the weight that maps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compressor.structure.groups import Slice
+from compressor.structure.watch import WeightCall
+
+
+def read_rows(call: WeightCall, limit: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Inputs and outputs of a call as rows, at positions drawn at random where there are more than `limit`.
+
+    Args:
+        call: A finished call.
+        limit: Number of rows to read at most, rounded up to a whole number per image of a convolution.
+        generator: Draws the positions; the same state draws the same ones from a call of the same shape.
+
+    Returns:
+        Inputs of shape (groups, rows, inputs of a group) and outputs of shape (groups, rows, outputs of a group). The inputs
+        of a convolution are its patches, channel by channel.
+    """
+    assert call.input is not None and call.output is not None
+    if call.is_convolution:
+        return _convolution_rows(call, limit, generator)
+    x, y = (t.transpose(-1, -2) if call.input_axis == -2 else t for t in (call.input, call.output))
+    x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+    if len(x) > limit:
+        chosen = torch.randperm(len(x), generator=generator)[:limit].to(x.device)
+        x, y = x[chosen], y[chosen]
+    return x.unsqueeze(0), y.unsqueeze(0)
+
+
+def _convolution_rows(call: WeightCall, limit: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    x, kernel = call.input, tuple(call.operand.shape[2:])
+    assert x is not None and call.output is not None
+    stride, padding, dilation, transposed, _ = call.settings
+    if transposed:
+        x = _stuffed(x, stride)
+        padding = tuple(d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True))
+        stride = (1,) * len(kernel)
+    size = tuple(call.output.shape[2:])
+    ahead = [(s - 1) * st + d * (k - 1) + 1 for s, st, d, k in zip(size, stride, dilation, kernel, strict=True)]
+    pads = [(p, max(0, a - n - p)) for p, a, n in zip(padding, ahead, x.shape[2:], strict=True)]
+    x = F.pad(x, [v for pair in reversed(pads) for v in pair])
+    for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        x = x.unfold(2 + axis, d * (k - 1) + 1, s)[..., ::d]
+    images, places = x.shape[0], int(torch.tensor(size).prod())
+    count = min(places, -(-limit // images))
+    chosen = torch.randperm(places, generator=generator)[:count].sort().values
+    index = torch.unravel_index(chosen.to(x.device), size)
+    return _by_group(x[(slice(None), slice(None), *index)], call.groups), _by_group(
+        call.output[(slice(None), slice(None), *index)], call.groups
+    )
+
+
+def _stuffed(x: Tensor, stride: Sequence[int]) -> Tensor:
+    """Zeros between the pixels, which makes a transposed convolution an ordinary one."""
+    if all(s == 1 for s in stride):
+        return x
+    stuffed = x.new_zeros(*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)))
+    stuffed[(slice(None), slice(None), *(slice(None, None, s) for s in stride))] = x
+    return stuffed
+
+
+def _by_group(picked: Tensor, groups: int) -> Tensor:
+    """(images, channels, positions, *kernel) to (groups, images * positions, channels of a group * kernel)."""
+    images, channels, places = picked.shape[:3]
+    split = picked.reshape(images, groups, channels // groups, places, -1)
+    return split.permute(1, 0, 3, 2, 4).reshape(groups, images * places, -1)
+
+
+def read_matrix(call: WeightCall) -> Tensor:
+    """The weight as (groups, outputs of a group, inputs of a group), a copy."""
+    weight = call.operand.detach()
+    if call.is_convolution:
+        if call.settings[3]:
+            weight = weight.unflatten(0, (call.groups, -1)).transpose(1, 2).flip(tuple(range(3, weight.dim() + 1)))
+            return weight.flatten(3).flatten(2).clone()
+        return weight.unflatten(0, (call.groups, -1)).flatten(2).clone()
+    weight = weight[0] if weight.dim() == 3 else weight
+    return (weight if _outputs_first(call) else weight.t()).unsqueeze(0).clone()
+
+
+def write_matrix(call: WeightCall, matrix: Tensor) -> None:
+    """Put a matrix of the shape of `read_matrix` into the weight, in place."""
+    weight = call.operand.detach()
+    matrix = matrix.to(weight.dtype)
+    if not call.is_convolution:
+        weight = weight[0] if weight.dim() == 3 else weight
+        weight.copy_(matrix[0] if _outputs_first(call) else matrix[0].t())
+    elif call.settings[3]:
+        kernel = weight.shape[2:]
+        shaped = matrix.unflatten(2, (-1, *kernel)).flip(tuple(range(3, 3 + len(kernel))))
+        weight.copy_(shaped.transpose(1, 2).flatten(0, 1))
+    else:
+        weight.copy_(matrix.reshape(weight.shape))
+
+
+def _outputs_first(call: WeightCall) -> bool:
+    return call.input_axis == -2 or call.outputs_first
+
+
+def unit_columns(call: WeightCall, cut: Slice) -> list[list[tuple[int, Tensor]]]:
+    """For every unit of a consumer's slice, the convolution group and the columns of the matrix that it owns there."""
+    assert call.sink is not None
+    if call.is_convolution:
+        area = call.operand[0, 0].numel()
+        width = call.sink.port.size // call.groups
+        place = {c: (c // width, c % width) for c in range(call.sink.port.size)}
+    else:
+        area = 1
+        place = {c: (0, column) for column, c in enumerate(call.sink.coordinates)}
+    units = []
+    for coordinates in cut.coordinates:
+        by_group: dict[int, list[int]] = {}
+        for c in coordinates:
+            if c in place:
+                g, column = place[c]
+                by_group.setdefault(g, []).extend(range(column * area, (column + 1) * area))
+        units.append([(g, torch.tensor(columns)) for g, columns in by_group.items()])
+    return units
