@@ -11,4 +11,5 @@ class Constant(Schedule):
     name = "constant"
 
     def factor(self, step: int, steps: int) -> float:
+        """Always 1."""
         return 1.0

@@ -13,4 +13,5 @@ class Cosine(Schedule):
     name = "cosine"
 
     def factor(self, step: int, steps: int) -> float:
+        """Half a cosine over the steps."""
         return 0.5 * (1.0 + math.cos(math.pi * step / steps))
