@@ -1,0 +1,88 @@
+"""Two networks side by side: the dense one and the one that is being re-solved, stopped at every weight in turn.
+
+Each batch runs in a thread of its own for each network, and all wait at the same operation until it has been dealt with. So
+one pass over the images is enough to solve layer after layer, each on what the layers before it really deliver.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from queue import Queue
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.structure.watch import Watch, WeightCall, evaluating
+
+
+class _Runner:
+    """One batch on its way through one network."""
+
+    def __init__(self, model: nn.Module, batch: tuple[Any, ...], wanted: set[str]) -> None:
+        self._model, self._batch, self._wanted = model, batch, wanted
+        self._stops: Queue[WeightCall | BaseException | None] = Queue()
+        self._go: Queue[bool] = Queue()
+        self.outputs: Any = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        if not self._go.get():
+            return
+        try:
+            with torch.no_grad(), Watch(self._model, self._visit):
+                self.outputs = self._model(*self._batch)
+            self._stops.put(None)
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
+            self._stops.put(error)
+
+    def _visit(self, call: WeightCall) -> Tensor | None:
+        if call.weight not in self._wanted:
+            return None
+        self._stops.put(call)
+        if not self._go.get():
+            raise _Stopped
+        return call.output
+
+    def step(self) -> WeightCall | None:
+        """Run to the next wanted operation; None when the network is through."""
+        self._go.put(True)
+        stop = self._stops.get()
+        if isinstance(stop, BaseException):
+            raise stop
+        return stop
+
+    def stop(self) -> None:
+        """End the thread wherever it is."""
+        self._go.put(False)
+        self._thread.join()
+
+
+class _Stopped(Exception):
+    pass
+
+
+def in_step(
+    dense: nn.Module, other: nn.Module, batches: Sequence[tuple[Any, ...]], weights: set[str]
+) -> Iterator[list[tuple[WeightCall, WeightCall]]]:
+    """Run both networks over all batches, stopping at every operation with one of the named weights.
+
+    Yields:
+        For every such operation, in the order of the data, the finished calls (dense, other) of every batch. Setting
+        `output` of a call replaces what the network goes on with.
+    """
+    with evaluating(dense), evaluating(other):
+        runners = [(_Runner(dense, b, weights), _Runner(other, b, weights)) for b in batches]
+        try:
+            while True:
+                stops = [(left.step(), right.step()) for left, right in runners]
+                calls = [(a, b) for a, b in stops if a is not None and b is not None]
+                if not calls:
+                    return
+                yield calls
+        finally:
+            for pair in runners:
+                for runner in pair:
+                    runner.stop()
