@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil, lcm
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +17,24 @@ from compressor.structure.groups import ChannelGroup, Groups
 
 ROUNDS = 3
 """Most rounds of kicks over all groups."""
+WORTHWHILE = 1e-3
+"""Share of the price that a round of kicks must save for another one to follow."""
 
 
 def allocate(
-    groups: Groups, rankings: Mapping[str, Ranking], cost: CostModel, target: float, *, multiple_of: int = 1, minimum: int = 1
+    groups: Groups,
+    rankings: Mapping[str, Ranking],
+    cost: CostModel,
+    target: float,
+    *,
+    multiple_of: int = 1,
+    minimum: int = 1,
 ) -> dict[str, int]:
     """Choose widths with `cost.total(widths) <= target * cost.dense` and the lowest sum of prices `error[width]`.
 
-    From the dense network down: always the change of one group's width that costs the least price per cost saved, where
-    the saving is what it is at the present widths of all other groups. Then what is left of the budget is spent, and single
-    groups are kicked to other widths, with all others following suit, as long as that lowers the price.
+    From the dense network down: always the change of one group's width that costs the least price per cost saved,
+    where the saving is what it is at the present widths of all other groups. Then what is left of the budget is spent,
+    and single groups are kicked to other widths, with all others following suit, as long as that lowers the price.
     The result depends on the arguments only.
 
     Args:
@@ -51,15 +60,29 @@ def allocate(
             where="compress.target",
             cure=f"raise the target to {smallest:g} or more, lower `multiple_of`, or let more layers be pruned",
         )
+    search.spend()
     search.polish()
     return search.widths
+
+
+class Move(NamedTuple):
+    """Another width for a group, and the price that it costs per cost."""
+
+    slope: float
+    width: int
 
 
 class _Search:
     """Widths, and the moves that improve them."""
 
     def __init__(
-        self, groups: Groups, rankings: Mapping[str, Ranking], cost: CostModel, budget: float, multiple_of: int, minimum: int
+        self,
+        groups: Groups,
+        rankings: Mapping[str, Ranking],
+        cost: CostModel,
+        budget: float,
+        multiple_of: int,
+        minimum: int,
     ) -> None:
         self.cost, self.budget = cost, budget
         self.widths = {group.name: group.size for group in groups}
@@ -73,54 +96,72 @@ class _Search:
         return float(sum(self.prices[name][self._place(name)] for name in self.widths))
 
     def descend(self, fixed: str | None = None) -> None:
-        """Narrow groups, but not `fixed`, by the least price per cost saved, until the budget is met or nothing saves any more.
-
-        The groups wait in a heap under the slope that they had when they were last looked at. Narrowing one group only
-        lowers what the others can save, so an old slope is a lower bound, and only the top one must be looked at again.
-        """
-        heap = [(-np.inf, name) for name in self.widths if name != fixed]
-        heapq.heapify(heap)
-        while self.total > self.budget and heap:
-            _, name = heapq.heappop(heap)
-            rise, change = self._changes(name)
-            if (move := _least(rise, -change, change < 0)) is None:
-                continue
-            place, slope = move
-            if not heap or slope <= heap[0][0]:
-                self._set(name, int(self.allowed[name][place]))
-            heapq.heappush(heap, (slope, name))
+        """Narrow groups, but not `fixed`, by the least price per cost saved, until the budget is met."""
+        self._repeat(self._narrowing, fixed)
 
     def spend(self, fixed: str | None = None) -> None:
-        """Widen groups, but not `fixed`, by the most price saved per cost, as long as a wider one fits into the budget."""
-        while fits := [move for name in self.widths if name != fixed for move in self._widenings(name)]:
-            _, name, width = min(fits)
-            self._set(name, width)
+        """Widen groups, but not `fixed`, by the most price saved per cost, as long as a wider one fits."""
+        self._repeat(self._widening, fixed)
 
     def polish(self) -> None:
         """Kick one group after the other to other widths, let all others follow, and keep what lowers the price."""
-        self.spend()
         for _ in range(ROUNDS):
-            if not any([self._kick(name, step) for name in self.widths for step in _kicks(len(self.allowed[name]))]):
+            before = self.price
+            for name, allowed in self.allowed.items():
+                for step in _kicks(len(allowed)):
+                    self._kick(name, step)
+            if self.price >= before * (1 - WORTHWHILE):
                 break
 
-    def _kick(self, name: str, step: int) -> bool:
+    def _repeat(self, best: Callable[[str], Move | None], fixed: str | None) -> None:
+        """Make the move with the least slope again and again, until no group has a move left.
+
+        The groups wait in a heap under the slope that they had when they were last looked at. Where costs multiply, a
+        move only makes the moves of its kind in other groups dearer: an old slope is a lower bound, and only the top
+        of the heap must be looked at again.
+        """
+        heap = [(-np.inf, name) for name in sorted(self.widths) if name != fixed]
+        while heap:
+            _, name = heapq.heappop(heap)
+            if (move := best(name)) is None:
+                continue
+            if not heap or move.slope <= heap[0][0]:
+                self._set(name, move.width)
+            heapq.heappush(heap, (move.slope, name))
+
+    def _kick(self, name: str, step: int) -> None:
         place = self._place(name) + step
         if not 0 <= place < len(self.allowed[name]):
-            return False
+            return
         widths, total, price = dict(self.widths), self.total, self.price
         self._set(name, int(self.allowed[name][place]))
         self.descend(fixed=name)
         self.spend(fixed=name)
-        if self.total <= self.budget and self.price < price * (1 - 1e-9):
-            return True
-        self.widths, self.total = widths, total
-        return False
+        if self.total > self.budget or self.price >= price:
+            self.widths, self.total = widths, total
 
-    def _widenings(self, name: str) -> list[tuple[float, str, int]]:
-        """The best wider width of a group that fits, as (slope, name, width); empty when none fits."""
+    def _narrowing(self, name: str) -> Move | None:
+        """The change of a group's width that saves cost at the least price; none once the budget is met."""
+        if self.total <= self.budget:
+            return None
         rise, change = self._changes(name)
-        move = _least(rise, change, (self.allowed[name] > self.widths[name]) & (self.total + change <= self.budget))
-        return [] if move is None else [(move[1], name, int(self.allowed[name][move[0]]))]
+        return self._least(name, rise, -change, change < 0)
+
+    def _widening(self, name: str) -> Move | None:
+        """The wider width of a group that fits into the budget and saves the most price per cost."""
+        rise, change = self._changes(name)
+        fits = (self.allowed[name] > self.widths[name]) & (self.total + change <= self.budget)
+        return self._least(name, rise, change, fits)
+
+    def _least(self, name: str, rise: Array, cost: Array, among: NDArray[np.bool_]) -> Move | None:
+        """The move of a group with the least `rise` per `cost`; of equals the widest."""
+        places = np.flatnonzero(among)[::-1]
+        if not places.size:
+            return None
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slopes = np.where(cost[places] > 0, rise[places] / cost[places], -np.inf)
+        best = int(slopes.argmin())
+        return Move(float(slopes[best]), int(self.allowed[name][places[best]]))
 
     def _changes(self, name: str) -> tuple[Array, Array]:
         """How the price and the cost change with every allowed width of a group."""
@@ -133,17 +174,6 @@ class _Search:
     def _set(self, name: str, width: int) -> None:
         self.total += self.cost.change(self.widths, name, width)
         self.widths[name] = width
-
-
-def _least(rise: Array, cost: Array, among: NDArray[np.bool_]) -> tuple[int, float] | None:
-    """Where `rise` per `cost` is least, and what it is there; of equals the widest. None when `among` is nowhere true."""
-    places = np.flatnonzero(among)[::-1]
-    if not places.size:
-        return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slopes = np.where(cost[places] > 0, rise[places] / cost[places], -np.inf)
-    best = int(slopes.argmin())
-    return int(places[best]), float(slopes[best])
 
 
 def _kicks(count: int) -> list[int]:

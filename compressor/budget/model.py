@@ -30,13 +30,13 @@ class CostModel(ABC):
     def total(self, widths: Widths) -> float:
         """Cost of the whole network at these widths."""
 
-    def changes(self, widths: Widths, group: str, candidates: Sequence[int]) -> Array:
+    def changes(self, widths: Widths, group: str, candidates: Sequence[int] | NDArray[np.int64]) -> Array:
         """By how much the cost rises when `group` alone takes each of the `candidates` as its width.
 
         A model overrides this where it can do so without adding up the whole network again.
         """
         now = self.total(widths)
-        return np.array([self.total({**widths, group: width}) - now for width in candidates])
+        return np.array([self.total({**widths, group: int(width)}) - now for width in candidates])
 
     def change(self, widths: Widths, group: str, new_width: int) -> float:
         """By how much the cost rises when `group` alone takes `new_width`."""

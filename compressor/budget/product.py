@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compressor.budget.model import Array, CostModel, Widths
@@ -50,7 +51,7 @@ class ProductCost(CostModel):
         kept = self._free + self._owned @ self._vector(widths)
         return float(self._scale @ kept.prod(axis=1))
 
-    def changes(self, widths: Widths, group: str, candidates: Sequence[int]) -> Array:
+    def changes(self, widths: Widths, group: str, candidates: Sequence[int] | NDArray[np.int64]) -> Array:
         column, vector = self._index[group], self._vector(widths)
         rows = self._touched[column]
         kept, step = self._free[rows] + self._owned[rows] @ vector, self._owned[rows, :, column]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from math import log
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ class Ranking:
 
     Attributes:
         order: All units, the most valuable first.
-        error: `size + 1` numbers that never rise: `error[k]` is the price of keeping the first k units; the last one is 0.
+        error: `size + 1` numbers that never rise: `error[k]` is the price of keeping the first k units; the last is 0.
     """
 
     order: tuple[int, ...]
@@ -60,11 +62,17 @@ class Method(ABC):
 
 
 def ranking_from_scores(group: ChannelGroup, scores: Tensor) -> Ranking:
-    """Rank by descending score; the error of a width is the score that is lost, as a share of all (ties keep their order)."""
+    """Rank by descending score (ties keep their order).
+
+    The error of a width is `-log(share of the score that is kept)` for every consumer of the group. What survives a
+    chain of layers is the product of what survives each, so the sum of the errors is minus the logarithm of that
+    product. Prices thus compare across groups, a residual stream weighs as much as the layers that read it, and no
+    group is emptied to spare another. Nothing at all counts as half of an average unit.
+    """
     values = [max(0.0, float(v)) for v in scores.double().tolist()]
     order = group.balanced(sorted(range(group.size), key=lambda u: (-values[u], u)))
     total = sum(values) or 1.0
-    error = [0.0]
-    for unit in reversed(order):
-        error.append(error[-1] + values[unit] / total)
+    lost = [0.0, *accumulate(values[unit] / total for unit in reversed(order))]
+    readers = max(1, len(group.consumers))
+    error = [-readers * log(max(1 - share, 0.5 / group.size)) + 0.0 for share in lost]
     return Ranking(order, tuple(reversed(error)))

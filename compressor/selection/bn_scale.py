@@ -20,7 +20,9 @@ class BatchNormScale(Method):
     paper = "Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017"
 
     def rank(self, calibration: Calibration) -> dict[str, Ranking]:
-        return {group.name: ranking_from_scores(group, _scores(group, calibration.model)) for group in calibration.groups}
+        return {
+            group.name: ranking_from_scores(group, _scores(group, calibration.model)) for group in calibration.groups
+        }
 
 
 def _scores(group: ChannelGroup, model: nn.Module) -> Tensor:

@@ -22,7 +22,9 @@ class Magnitude(Method):
     paper = "Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017"
 
     def rank(self, calibration: Calibration) -> dict[str, Ranking]:
-        return {group.name: ranking_from_scores(group, _scores(group, calibration.model)) for group in calibration.groups}
+        return {
+            group.name: ranking_from_scores(group, _scores(group, calibration.model)) for group in calibration.groups
+        }
 
 
 def _scores(group: ChannelGroup, model: nn.Module) -> Tensor:

@@ -15,8 +15,8 @@ from compressor.selection.units import sum_per_unit
 class Taylor(Method):
     """Score a unit by the first-order change of the loss when it is removed.
 
-    Removing a unit zeroes it at the inputs of all its consumers, so the change is the sum of `weight * gradient` over the
-    columns that read it. The absolute value is taken per mini-batch, after that sum, and averaged over the mini-batches.
+    Removing a unit zeroes it at the inputs of all its consumers, so the change is the sum of `weight * gradient` over
+    the columns that read it. The absolute value is taken per mini-batch, after that sum, and averaged over them.
     """
 
     name = "taylor"
@@ -43,11 +43,15 @@ class Taylor(Method):
         return {group.name: ranking_from_scores(group, scores[group.name] / total) for group in groups}
 
 
-def _effects(calibration: Calibration, names: list[str], images: tuple[Tensor, ...], labels: Tensor) -> dict[str, Tensor]:
+def _effects(
+    calibration: Calibration, names: list[str], images: tuple[Tensor, ...], labels: Tensor
+) -> dict[str, Tensor]:
     """`weight * gradient` of the cross-entropy, for every element of the named tensors."""
     state = calibration.model.state_dict()
     weights = {name: state[name].detach().clone().requires_grad_() for name in names}
     with torch.enable_grad():
         loss = cross_entropy(functional_call(calibration.model, weights, images), labels)
     gradients = torch.autograd.grad(loss, list(weights.values()))
-    return {name: weight.detach() * gradient for (name, weight), gradient in zip(weights.items(), gradients, strict=True)}
+    return {
+        name: weight.detach() * gradient for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+    }
