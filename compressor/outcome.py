@@ -21,7 +21,6 @@ from compressor.stages import write_atomically
 from compressor.structure import Plan
 from compressor.subject import Subject
 from exporters.benchmark import Benchmark as Measurement
-from exporters.runtime import environment
 
 DENSE, COMPACT = "dense.onnx", "compact.onnx"
 WEIGHTS, PLAN = "compact.safetensors", "plan.json"
@@ -43,11 +42,15 @@ class Finished:
 
 def make_report(recipe: Recipe, subject: Subject, done: Finished, seconds: Mapping[str, float]) -> Report:
     """Put together what the stages found, and judge it."""
-    dense_bytes, compact_bytes = (path.stat().st_size for path in (done.dense / DENSE, done.exported / COMPACT))
-    benchmarks = [Benchmark.model_validate(entry) for entry in read_json(done.measured / BENCHMARKS)]
+    dense_bytes, compact_bytes = (
+        sum((directory / name).stat().st_size for name in _onnx_files(directory))
+        for directory in (done.dense, done.exported)
+    )
+    measured = read_json(done.measured / BENCHMARKS)
+    benchmarks = [Benchmark.model_validate(entry) for entry in measured]
     history = done.compact / HISTORY
     report = Report(
-        environment=environment(),
+        environment=measured[0]["environment"],
         versions=_versions(),
         recipe=recipe.model_dump(mode="json"),
         dense=Network(onnx_bytes=dense_bytes, **read_json(done.reference / QUALITY)),
@@ -67,9 +70,9 @@ def publish(report: Report, recipe: Recipe, done: Finished, run_dir: Path) -> No
     """Put the results into the run directory, each file at once, the report last."""
     samples = [samples_name(batch) for batch in recipe.benchmark.batch_sizes]
     sources = {
-        done.dense: [DENSE],
+        done.dense: _onnx_files(done.dense),
         done.compact: [WEIGHTS, PLAN],
-        done.exported: [COMPACT],
+        done.exported: _onnx_files(done.exported),
         done.measured: samples,
     }
     for directory, names in sources.items():
@@ -101,6 +104,11 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a file of a stage."""
     return json.loads(path.read_text())
+
+
+def _onnx_files(directory: Path) -> list[str]:
+    """Names of the ONNX file of a stage, and of the weights beside it where it is too large for one file."""
+    return sorted(path.name for path in directory.glob("*.onnx*"))
 
 
 def _cut(subject: Subject, plan: Plan) -> list[Group]:

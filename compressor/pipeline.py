@@ -74,6 +74,10 @@ def check_run(run_dir: str | Path, overrides: Sequence[str] = ()) -> Report:
 
 def _read(recipe: str | Path | Recipe, overrides: Sequence[str]) -> tuple[Recipe, Path, str]:
     if isinstance(recipe, Recipe):
+        if overrides:
+            raise InputError(
+                "they change a recipe's file, not a Recipe", where="overrides", cure="give the file's path"
+            )
         return recipe, Path.cwd(), "recipe"
     path = Path(recipe)
     return load_recipe(path, overrides), path.parent.absolute(), path.stem

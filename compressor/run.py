@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from compressor.outcome import (
     write_json,
 )
 from compressor.recipe import Recipe, dump_recipe
+from compressor.refit import refit
 from compressor.report import Report
 from compressor.selection.base import Calibration, Method, Ranking
 from compressor.stages import Stages, sha256
@@ -124,6 +125,7 @@ class Run:
             "network": self.subject.fingerprint(),
             "model": self.recipe.model.model_dump(mode="json"),
             "data": self.recipe.data.model_dump(mode="json"),
+            "images": len(self.data.calibration) if isinstance(self.data.calibration, Sized) else None,
             "code": [sha256(Path(file)) for file in files if file.endswith(".py")],
             "seed": self.recipe.seed,
         }
@@ -190,9 +192,7 @@ class Run:
         def work(directory: Path) -> None:
             plan, model = Plan.load(planned / PLAN), self.subject.model
             if section.refit:
-                from compressor.refit import refit
-
-                model = refit(model, plan, self.calibration[0])
+                model = self._refit(plan)
             small = shrink(model, plan)
             save_compact(small, plan, directory)
             self._assess(small, directory, "pruned")
@@ -272,7 +272,14 @@ class Run:
             torch.manual_seed(self.recipe.seed)
             function(directory)
 
-        return self.stages.run(name, self.origin | depends_on, seeded, resumable=resumable)
+        return self.stages.run(name, {**self.origin, **depends_on}, seeded, resumable=resumable)
+
+    def _refit(self, plan: Plan) -> nn.Module:
+        images, norms = self.calibration[0], self.subject.groups.norms
+        with self.journal.bar("refit") as advance:
+            fitted, done = refit(self.subject.model, plan, images, norms=norms, seed=self.recipe.seed, progress=advance)
+        self.journal.say(f"refit: {sum(entry.applied for entry in done)} of {len(done)} consumers solved again")
+        return fitted
 
     def _prove(self, plan: Plan) -> None:
         difference = verify(self.subject.model, plan, self.real_inputs)

@@ -1,13 +1,11 @@
-"""What a recipe is about: the network with its weights and channel groups. Faults are found here, before any long work."""
+"""What a recipe is about: the network, its weights and its channel groups. Faults are found before any long work."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import math
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +69,6 @@ def load_subject(recipe: Recipe, base: Path) -> Subject:
     if recipe.model.checkpoint is not None:
         sha256 = load_checkpoint(model, recipe.model.checkpoint, allow_pickle=recipe.model.allow_pickle).sha256
     check_forward(model, recipe.model)
-    check_keep(model, recipe.compress.keep)
     inputs = example_inputs(recipe.model, batch=2, seed=recipe.seed)
     groups = find_groups(model, inputs, keep=recipe.compress.keep)
     return Subject(model, inputs, groups, measure_cost(model, inputs), sha256)
@@ -135,20 +132,6 @@ def check_data(recipe: Recipe, method: Method, data: Data) -> None:
     if recipe.finetune.epochs and data.train is None:
         cure = "set finetune.epochs: 0, or give data with labels"
         raise InputError("fine-tuning needs labels, the data has none", where="finetune.epochs", cure=cure)
-
-
-def check_keep(model: nn.Module, patterns: tuple[str, ...]) -> None:
-    """Refuse a pattern that names no layer.
-
-    Raises:
-        InputError: with the nearest layer names.
-    """
-    layers = [name for name, _ in model.named_modules() if name]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in layers):
-            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.3) or layers[:3]
-            cure = f"write the name of a layer, or a pattern such as 'layer1.*'; near names: {', '.join(near)}"
-            raise InputError(f"'{pattern}' matches no layer of the network", where="compress.keep", cure=cure)
 
 
 def check_target(subject: Subject, section: CompressSection) -> None:

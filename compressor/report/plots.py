@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from compressor.report.schema import Epoch
 
@@ -16,7 +18,7 @@ from compressor.report.schema import Epoch
 COLOURS = {"#010101": "var(--text)", "#020202": "var(--muted)", "#030303": "var(--dense)", "#040404": "var(--compact)"}
 TEXT, MUTED, DENSE, COMPACT = COLOURS
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "text.parse_math": False,
@@ -73,7 +75,7 @@ def _curve(axes: Axes, epochs: Sequence[int], values: Sequence[float], title: st
     axes.plot(epochs, values, color=COMPACT, marker="o", markersize=3.5, linewidth=1.6)
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color=MUTED, alpha=0.2, linewidth=0.6)
 
 

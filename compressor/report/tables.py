@@ -42,7 +42,7 @@ def size(value: float) -> str:
 
 def percent(value: float) -> str:
     """Format a share: `87.6 %`."""
-    return f"{100 * value:.4g} %" if value < 1 else "100 %"
+    return f"{100 * value:.4g} %"
 
 
 def points(value: float) -> str:
