@@ -4,6 +4,10 @@ Files take turns in rounds, in a random order each time, so that heat, clock cha
 them alike. A turn begins with calls that are not timed: the file before has emptied the caches, and a network that
 fits into them runs up to twice as slowly until they are full again. Then the turn's samples follow. A sample is the
 time of one call; where calls are shorter than 0.2 ms, the mean of several in a row.
+
+Rounds are gathered into passes, each with fresh sessions of all files: two sessions of the same file differ by some
+percent for as long as they live, because of where their memory lies, and only more sessions can tell that from a
+difference between the files.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ SAMPLE_SECONDS = 0.0002
 """Shortest time that is taken as a sample."""
 TURN_SECONDS = 0.005
 """Least time of the timed calls in a turn, and of those before them: enough to pass a processor's last cache once."""
+FEWEST_PASSES, MOST_PASSES = 5, 20
+"""Bounds on the number of passes; between them, opening files takes no longer than measuring."""
 CAP_SECONDS = 60.0
 """A measurement ends after this time, or four times the time asked for, with fewer samples than asked for."""
 RESOLUTION_MS, SPREAD, DRIFT = 0.05, 0.10, 0.05
@@ -47,8 +53,8 @@ class Benchmark:
         provider: `cpu` or `cuda`.
         threads: Threads inside one operator.
         batch: Batch size.
-        samples: For every file, milliseconds per call, shape (rounds, samples per round).
-        session_ms: For every file, milliseconds to open it.
+        samples: For every file, milliseconds per call, shape (passes, samples per pass).
+        session_ms: For every file, milliseconds to open it (median over the passes).
         calls_per_sample: Number of calls that a sample is the mean of.
         min_samples: Number of samples that were asked for.
         seed: Seed of inputs, order and resampling.
@@ -169,7 +175,7 @@ def benchmark(
         warmup_seconds: Run every file at least so long before, ...
         warmup_samples: ... and at least so many times.
         seed: Seed of inputs, order and resampling.
-        progress: Called with the share that is done, 0 to 1, a few times a second.
+        progress: Called after every pass with the share that is done, 0 to 1.
 
     Raises:
         InvalidModelError: a file cannot be run.
@@ -179,19 +185,20 @@ def benchmark(
     if not paths:
         raise ExportError("there is nothing to measure", cure="name at least one ONNX file")
     machine = environment()
+    files = [_File(path, provider, threads, batch, seed) for path in paths]
+    for file in files:
+        file.open()
+        file.warm_up(warmup_seconds, warmup_samples)
+    calls_per_sample = max(1, math.ceil(SAMPLE_SECONDS / min(file.seconds for file in files)))
+    schedule = _Schedule.of(files, calls_per_sample, min_seconds, min_samples)
+    _measure(files, schedule, warmup_samples, seed, progress)
     names = _names(paths)
-    opened = [_open(path, provider, threads) for path in paths]
-    calls = [_caller(session, batch, seed, provider, path) for path, (session, _) in zip(paths, opened, strict=True)]
-    seconds = [_warm_up(call, warmup_seconds, warmup_samples) for call in calls]
-    calls_per_sample = max(1, math.ceil(SAMPLE_SECONDS / min(seconds)))
-    turns = [_Turn(call, s, calls_per_sample) for call, s in zip(calls, seconds, strict=True)]
-    samples = _measure(turns, min_seconds, min_samples, seed, progress)
     return Benchmark(
         provider=provider,
         threads=threads,
         batch=batch,
-        samples=dict(zip(names, samples, strict=True)),
-        session_ms={name: ms for name, (_, ms) in zip(names, opened, strict=True)},
+        samples={name: np.array(file.passes) for name, file in zip(names, files, strict=True)},
+        session_ms={name: float(np.median(file.session_ms)) for name, file in zip(names, files, strict=True)},
         calls_per_sample=calls_per_sample,
         min_samples=min_samples,
         seed=seed,
@@ -199,60 +206,101 @@ def benchmark(
     )
 
 
-class _Turn:
-    """What one file does in one round: calls that fill the caches, then samples.
+class _File:
+    """One file: how it is opened, how it takes its turn, and what it has shown so far."""
 
-    Args:
-        call: Runs the file once.
-        seconds: About how long a call takes.
-        calls_per_sample: Number of calls in a sample.
+    def __init__(self, path: str | Path, provider: str, threads: int, batch: int, seed: int) -> None:
+        self.path, self.provider, self.threads, self.batch, self.seed = path, provider, threads, batch, seed
+        self.session_ms: list[float] = []
+        self.passes: list[list[float]] = []
+        self.seconds = 0.0
+
+    def open(self) -> None:
+        """Create a fresh session and run it once."""
+        start = perf_counter()
+        session = create_session(self.path, provider=self.provider, threads=self.threads)
+        self.session_ms.append((perf_counter() - start) * 1e3)
+        self.call = _caller(session, self.batch, self.seed, self.provider, self.path)
+
+    def warm_up(self, seconds: float, samples: int) -> None:
+        """Run until both are reached; the median of the later half is taken as the time of a call."""
+        times: list[float] = []
+        start = perf_counter()
+        while len(times) < max(2, samples) or perf_counter() - start < seconds:
+            times.append(_time(self.call, 1))
+        self.seconds = float(np.median(times[len(times) // 2 :]))
+
+    def turn(self, settling_calls: int, samples: int, calls_per_sample: int) -> list[float]:
+        """Fill the caches; then return the milliseconds per call of every sample."""
+        for _ in range(settling_calls):
+            self.call()
+        return [_time(self.call, calls_per_sample) * 1e3 for _ in range(samples)]
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """How the time is divided; the same in every pass, so that passes can be compared.
+
+    Attributes:
+        turns: For every file, the arguments of its turn.
+        rounds: Rounds in a pass.
+        passes: Passes, at least.
+        seconds: Time in turns, at least.
+        cap: Time in all, at most (a pass that has begun is finished).
     """
 
-    def __init__(self, call: Callable[[], object], seconds: float, calls_per_sample: int) -> None:
-        self.call, self.calls_per_sample = call, calls_per_sample
-        self.settling_calls = max(1, math.ceil(TURN_SECONDS / seconds))
-        self.samples = max(1, math.ceil(TURN_SECONDS / (seconds * calls_per_sample)))
+    turns: list[tuple[int, int, int]]
+    rounds: int
+    passes: int
+    seconds: float
+    cap: float
 
-    def __call__(self) -> list[float]:
-        """Milliseconds per call of every sample."""
-        for _ in range(self.settling_calls):
-            self.call()
-        return [_time(self.call, self.calls_per_sample) * 1e3 for _ in range(self.samples)]
+    @classmethod
+    def of(cls, files: Sequence[_File], calls_per_sample: int, min_seconds: float, min_samples: int) -> _Schedule:
+        """Divide the time by what the warm-up has shown."""
+        opening = sum(file.session_ms[-1] for file in files) / 1e3
+        passes = min(MOST_PASSES, max(FEWEST_PASSES, int(min_seconds / opening)))
+        turns = [_turn(file.seconds, calls_per_sample) for file in files]
+        round_seconds = sum(
+            file.seconds * (settling + samples * calls)
+            for file, (settling, samples, calls) in zip(files, turns, strict=True)
+        )
+        by_time = min_seconds / passes / round_seconds
+        by_samples = min_samples / passes / min(samples for _, samples, _ in turns)
+        rounds = max(1, math.ceil(by_time), math.ceil(by_samples))
+        return cls(turns, rounds, passes, min_seconds, max(CAP_SECONDS, 4 * min_seconds))
+
+
+def _turn(seconds: float, calls_per_sample: int) -> tuple[int, int, int]:
+    """Settling calls, samples, and calls per sample of a file whose calls take so long."""
+    settling = max(1, math.ceil(TURN_SECONDS / seconds))
+    return settling, max(1, math.ceil(TURN_SECONDS / (seconds * calls_per_sample))), calls_per_sample
 
 
 def _measure(
-    turns: Sequence[_Turn],
-    min_seconds: float,
-    min_samples: int,
+    files: Sequence[_File],
+    schedule: _Schedule,
+    warmup_samples: int,
     seed: int,
     progress: Callable[[float], None] | None,
-) -> list[np.ndarray]:
+) -> None:
     rng = np.random.default_rng(seed)
-    samples: list[list[list[float]]] = [[] for _ in turns]
-    rounds = math.ceil(min_samples / min(turn.samples for turn in turns))
-    start = shown = perf_counter()
-    with _no_collection():
-        while True:
-            for index in rng.permutation(len(turns)):
-                samples[index].append(turns[index]())
-            now = perf_counter()
-            done = min((now - start) / min_seconds if min_seconds else 1.0, len(samples[0]) / rounds)
-            if done >= 1 or now - start > max(CAP_SECONDS, 4 * min_seconds):
-                break
-            if progress and now - shown > 0.2:
-                progress(done)
-                shown = now
-    if progress:
-        progress(1.0)
-    return [np.array(rows) for rows in samples]
-
-
-def _open(path: str | Path, provider: str, threads: int) -> tuple[ort.InferenceSession, float]:
-    """A session, and the milliseconds it took to create. The first creation, which also starts ORT, is not counted."""
-    create_session(path, provider=provider, threads=threads)
-    start = perf_counter()
-    session = create_session(path, provider=provider, threads=threads)
-    return session, (perf_counter() - start) * 1e3
+    begin, measured = perf_counter(), 0.0
+    while len(files[0].passes) < schedule.passes or measured < schedule.seconds:
+        if len(files[0].passes) >= 2 and perf_counter() - begin > schedule.cap:
+            break
+        for file in files:
+            file.open()
+            file.warm_up(0.0, warmup_samples)
+            file.passes.append([])
+        start = perf_counter()
+        with _no_collection():
+            for _ in range(schedule.rounds):
+                for index in rng.permutation(len(files)):
+                    files[index].passes[-1] += files[index].turn(*schedule.turns[index])
+        measured += perf_counter() - start
+        if progress:
+            progress(min(1.0, len(files[0].passes) / schedule.passes, measured / max(schedule.seconds, 1e-9)))
 
 
 def _caller(
@@ -281,15 +329,6 @@ def _bound(session: ort.InferenceSession, feed: dict[str, np.ndarray], device: s
         binding.synchronize_outputs()
 
     return run
-
-
-def _warm_up(call: Callable[[], object], seconds: float, samples: int) -> float:
-    """Run until both are reached; return the median time of the later half of the calls, in seconds."""
-    times: list[float] = []
-    start = perf_counter()
-    while len(times) < max(2, samples) or perf_counter() - start < seconds:
-        times.append(_time(call, 1))
-    return float(np.median(times[len(times) // 2 :]))
 
 
 def _time(call: Callable[[], object], calls: int) -> float:

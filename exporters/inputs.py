@@ -42,7 +42,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
-            yield model.eval()
+            model.eval()
+            yield
     finally:
         for module, training in modes.items():
             module.training = training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -45,23 +46,23 @@ def latency(samples: np.ndarray, session_ms: float) -> Latency:
 
 
 def speedup(reference: np.ndarray, other: np.ndarray, seed: int = 0) -> Speedup:
-    """The ratio of the medians, with a bootstrap interval over rounds.
+    """The ratio of the medians, with a 95 % bootstrap interval over passes.
 
-    Both files are resampled by the same rounds, so that a drift of the machine cancels; and by blocks of neighbouring
-    rounds, because noise that lasts longer than a round makes them alike.
+    A pass, with sessions of its own, is the unit that is resampled: where a session's memory happens to lie shifts all
+    of its samples by some percent, so samples of one session are no evidence about that. Both files are resampled by
+    the same passes, so that a drift of the machine cancels. The percentiles are those of the expanded percentile
+    interval (Hesterberg, "What Teachers Should Know about the Bootstrap", 2015), because passes are few.
 
     Args:
-        reference: Samples of the reference, shape (rounds, samples per round).
-        other: Samples of the other file; the same number of rounds.
+        reference: Samples of the reference, shape (passes, samples), at least two passes.
+        other: Samples of the other file; the same number of passes.
         seed: Seed of the resampling.
     """
-    rounds = len(reference)
-    length = max(1, round(rounds**0.5))
-    rng = np.random.default_rng(seed)
-    starts = rng.integers(0, rounds, (RESAMPLES, -(-rounds // length), 1))
-    indices = ((starts + np.arange(length)) % rounds).reshape(RESAMPLES, -1)[:, :rounds]
+    passes = len(reference)
+    indices = np.random.default_rng(seed).integers(0, passes, (RESAMPLES, passes))
     ratios = _medians(reference, indices) / _medians(other, indices)
-    low, high = np.percentile(ratios, (2.5, 97.5))
+    tail = 100 * _tail(passes)
+    low, high = np.percentile(ratios, (tail, 100 - tail))
     return Speedup(float(np.median(reference) / np.median(other)), float(low), float(high))
 
 
@@ -72,12 +73,19 @@ def spread(samples: np.ndarray) -> float:
 
 
 def drift(samples: np.ndarray) -> float:
-    """Change of the median from the first third of the rounds to the last, as a share of the first."""
+    """Change of the median from the first third of the passes to the last, as a share of the first."""
     third = max(1, len(samples) // 3)
     return float(np.median(samples[-third:]) / np.median(samples[:third]) - 1)
 
 
 def _medians(samples: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """The median of every resample, in pieces that fit into memory. Shape of `indices`: (resamples, rounds)."""
+    """The median of every resample, in pieces that fit into memory. Shape of `indices`: (resamples, passes)."""
     pieces = np.array_split(indices, max(1, min(len(indices), indices.size * samples.shape[1] // _CHUNK)))
     return np.concatenate([np.median(samples[piece].reshape(len(piece), -1), axis=1) for piece in pieces])
+
+
+def _tail(passes: int) -> float:
+    """The share of resamples beyond each end of a 95 % interval, so that it covers as a t interval does."""
+    z, freedom = NormalDist().inv_cdf(0.975), passes - 1
+    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return NormalDist().cdf(-t * (passes / freedom) ** 0.5)
