@@ -1,14 +1,15 @@
-"""Refit: every consumer re-solved by least squares, so that it imitates the dense network with the units it has left.
+"""Refit: every layer re-solved by least squares, so that it imitates the dense network with the inputs it has left.
 
-Consumers are solved in the order of the data, each on what the already re-solved layers before it deliver, against what the
-dense network computes from the same images (asymmetric target). A change of the mean output goes into the bias or into the
+Layers are solved in the order of the data, each on what the already re-solved layers before it deliver, against what the
+dense network computes from the same images (asymmetric target). So a layer that lost no inputs still makes up for what the
+layers before it got wrong. A change of the mean output goes into the bias or into the
 batch norm that follows. Needs no labels and no gradients.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +25,19 @@ from compressor.structure.watch import WeightCall
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 HELD_OUT = 0.2
-ROWS_PER_INPUT, FEWEST_ROWS = 10, 16_384
+NEGLIGIBLE = 1e-6
+WIDE = 5_000
+ROWS_PER_INPUT, FEWEST_ROWS, ROWS_OF_WIDE = 5, 16_384, 2_048
+
+Cuts = dict[str, list[tuple[Slice, tuple[int, ...]]]]
 
 
 @dataclass(frozen=True)
 class Refit:
-    """What the refit did to one consumer.
+    """What the refit did to one layer.
 
     Attributes:
-        layer: The consumer.
+        layer: The layer.
         before, after: Mean squared error of its output on held-out rows, relative to the output's variance, with the
             dense weights and with the new ones.
         applied: False where the new weights were not better; the dense ones stay.
@@ -53,7 +58,7 @@ def refit(
     seed: int = 0,
     progress: Any = None,
 ) -> tuple[nn.Module, list[Refit]]:
-    """Re-solve the consumers of all groups that the plan cuts.
+    """Re-solve all layers of a network that loses the units that the plan drops.
 
     Args:
         model: The dense network; left untouched.
@@ -61,7 +66,7 @@ def refit(
         images: Batches of calibration inputs. The last fifth of the rows is held out, to choose the ridge and to judge.
         norms: The batch norm that follows a layer (`Groups.norms`).
         seed: Draws the positions where a layer has more of them than are needed.
-        progress: Called with (done, total) after every consumer.
+        progress: Called with (done, total) after every layer.
 
     Returns:
         A network of the original widths in which the dropped units are no longer read, ready for `shrink`, and what was done.
@@ -77,61 +82,68 @@ def refit(
     return fitted, done
 
 
-def _cuts(model: nn.Module, plan: Plan) -> dict[str, list[tuple[Slice, tuple[int, ...]]]]:
-    """The consumers that lose inputs, in which those inputs are zeroed here."""
-    tensors = dict(model.named_parameters())
-    cuts: dict[str, list[tuple[Slice, tuple[int, ...]]]] = {}
+def _cuts(model: nn.Module, plan: Plan) -> Cuts:
+    """What every weight loses of its inputs; those inputs are zeroed here."""
+    tensors = {name: p for name, p in model.named_parameters() if p.dim() > 1}
+    cuts: Cuts = {name: [] for name in tensors}
     for planned in plan.groups:
         for s in planned.group.slices:
             if s.role == "consumer" and planned.dropped:
-                cuts.setdefault(s.tensor, []).append((s, planned.dropped))
+                cuts[s.tensor].append((s, planned.dropped))
                 zero_columns(tensors[s.tensor].detach(), s, planned.dropped)
     return cuts
 
 
 class _Solver:
-    def __init__(
-        self, model: nn.Module, cuts: dict[str, list[tuple[Slice, tuple[int, ...]]]], norms: dict[str, str], seed: int
-    ) -> None:
+    def __init__(self, model: nn.Module, cuts: Cuts, norms: dict[str, str], seed: int) -> None:
         self.model, self.cuts, self.norms, self.seed = model, cuts, norms, seed
         self.parameters = dict(model.named_parameters())
         self.solved: set[str] = set()
 
     def solve(self, calls: Sequence[tuple[WeightCall, WeightCall]]) -> Refit:
-        """Solve one consumer from the calls of all batches, and let the network go on with the result."""
+        """Solve one layer from the calls of all batches, and let the network go on with the result."""
         first = calls[0][1]
-        if first.weight in self.solved:
+        if first.weight in self.solved or first.input is None or first.depthwise:
             return Refit(first.layer, 0.0, 0.0, applied=False)
         self.solved.add(first.weight)
         x, y = self._rows(calls)
-        old = read_matrix(first).double()
-        kept = self._kept(first, old)
+        old = read_matrix(first)
         centred = first.bias is not None or first.layer in self.norms
         held = max(1, int(x.shape[1] * HELD_OUT))
-        fits = [_fit(x[g, :-held], y[g, :-held], kept[g], centred) for g in range(len(old))]
-        before = _error(old, x[:, -held:], y[:, -held:], centred)
-        tried = [
-            (_error(matrix, x[:, -held:], y[:, -held:], centred), matrix)
-            for matrix in (torch.stack([_spread(f(r), kept[g], old[g]) for g, f in enumerate(fits)]) for r in RIDGES)
-        ]
-        after, matrix = min(tried, key=lambda item: item[0])
+        test = x[:, -held:], y[:, -held:]
+        before = _error(old, *test, centred)
+        if before < NEGLIGIBLE:
+            return Refit(first.layer, before, before, applied=False)
+        candidates = self._candidates(first, old, x[:, :-held], y[:, :-held], centred)
+        after, matrix = min(((_error(m, *test, centred), m) for m in candidates), key=lambda item: item[0])
         applied = after < before
         self._apply(first, matrix if applied else old, x, y, centred)
         for _, call in calls:
             assert call.rerun is not None
             call.output = call.rerun()
-        return Refit(first.layer, before, after if applied else before, applied)
+        return Refit(first.layer, before, min(before, after), applied)
+
+    def _candidates(self, call: WeightCall, old: Tensor, x: Tensor, y: Tensor, centred: bool) -> Iterator[Tensor]:
+        """The solution for every ridge."""
+        kept = self._kept(call, old)
+        fits = [_fit(x[g][:, kept[g]], y[g], centred) for g in range(len(old))]
+        for ridge in RIDGES:
+            matrix = torch.zeros_like(old)
+            for g, fit in enumerate(fits):
+                matrix[g][:, kept[g]] = fit(ridge).to(matrix.dtype)
+            yield matrix
 
     def _rows(self, calls: Sequence[tuple[WeightCall, WeightCall]]) -> tuple[Tensor, Tensor]:
         inputs = read_matrix(calls[0][1]).shape[2]
-        limit = -(-max(ROWS_PER_INPUT * inputs, FEWEST_ROWS) // len(calls))
+        rows = ROWS_OF_WIDE if inputs > WIDE else max(ROWS_PER_INPUT * inputs, FEWEST_ROWS)
+        limit = -(-rows // len(calls))
         xs, ys = [], []
         for number, (dense, other) in enumerate(calls):
             generator = torch.Generator().manual_seed(self.seed + number)
             state = generator.get_state()
             ys.append(read_rows(dense, limit, generator)[1])
             xs.append(read_rows(other, limit, generator.set_state(state))[0])
-        return torch.cat(xs, 1).double(), torch.cat(ys, 1).double()
+        return torch.cat(xs, 1), torch.cat(ys, 1)
 
     def _kept(self, call: WeightCall, matrix: Tensor) -> list[Tensor]:
         kept = torch.ones(len(matrix), matrix.shape[2], dtype=torch.bool)
@@ -146,36 +158,35 @@ class _Solver:
         write_matrix(call, matrix)
         if not centred:
             return
+        shift = y.mean(1) - torch.einsum("gop,gp->go", matrix, x.mean(1))
         if call.bias is not None:
             bias = self.parameters[call.bias].detach()
-            shift = y.mean(1) - torch.einsum("gop,gp->go", matrix, x.mean(1))
             bias.copy_(shift.flatten())
         else:
             mean = self.model.get_submodule(self.norms[call.layer]).running_mean
             assert isinstance(mean, Tensor)
-            shift = y.mean(1) - torch.einsum("gop,gp->go", matrix, x.mean(1))
             mean.sub_(shift.flatten().to(mean.dtype))
 
 
-def _fit(x: Tensor, y: Tensor, kept: Tensor, centred: bool) -> Any:
-    """Normal equations of one convolution group; the result maps a ridge to (outputs, kept inputs)."""
-    x = x[:, kept]
+def _fit(x: Tensor, y: Tensor, centred: bool) -> Callable[[float], Tensor]:
+    """Least squares of one convolution group; the result maps a ridge to (outputs, inputs).
+
+    Solved in the space of the rows where there are fewer of them than inputs.
+    """
     if centred:
         x, y = x - x.mean(0), y - y.mean(0)
-    gram, cross = x.t() @ x / len(x), x.t() @ y / len(x)
-    scale = float(gram.diagonal().mean().clamp_min(1e-30))
+    dual = len(x) < x.shape[1]
+    gram = (x @ x.t() if dual else x.t() @ x).double()
+    scale = float(x.square().sum(dtype=torch.float64) / x.shape[1]) or 1.0
+    right = y.double() if dual else (x.t() @ y).double()
 
     def solve(ridge: float) -> Tensor:
-        inner = gram + ridge * scale * torch.eye(len(gram), dtype=gram.dtype)
-        return torch.cholesky_solve(cross, torch.linalg.cholesky(inner)).t()
+        inner = gram.clone()
+        inner.diagonal().add_(ridge * scale)
+        solution = torch.cholesky_solve(right, torch.linalg.cholesky(inner))
+        return solution.t() @ x.double() if dual else solution.t()
 
     return solve
-
-
-def _spread(solution: Tensor, kept: Tensor, like: Tensor) -> Tensor:
-    matrix = torch.zeros_like(like)
-    matrix[:, kept] = solution
-    return matrix
 
 
 def _error(matrix: Tensor, x: Tensor, y: Tensor, centred: bool) -> float:
