@@ -110,6 +110,7 @@ class _Search:
             for name, allowed in self.allowed.items():
                 for step in _kicks(len(allowed)):
                     self._kick(name, step)
+            self.spend()
             if self.price >= before * (1 - WORTHWHILE):
                 break
 

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from compressor.budget.cost import measure_cost
+from compressor.budget.macs import Macs
+from compressor.budget.model import CostModel
+from compressor.budget.params import Params
+from compressor.budget.size import Size
+from compressor.plugins import discover
+from compressor.structure import Groups, Plan, find_groups, shrink
+from compressor.structure.groups import ChannelGroup
+from exporters.onnx import export_onnx
+from tests.budget.chains import chain, single
+from tests.networks import INPUT, NETWORKS, build
+
+MODELS = discover("compressor.budget", CostModel)
+
+
+def random_widths(groups: Groups, seed: int = 0) -> dict[str, int]:
+    rng = random.Random(seed)
+    return {g.name: g.step * rng.randint(1, g.size // g.step) for g in groups}
+
+
+def shrunk(model: nn.Module, groups: Groups, widths: dict[str, int]) -> nn.Module:
+    return shrink(model, Plan.of(groups, {g.name: g.balanced(range(g.size))[: widths[g.name]] for g in groups}))
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> tuple[nn.Module, Groups]:
+    model = build(request.param)
+    return model, find_groups(model, torch.zeros(1, *INPUT))
+
+
+def test_the_models_are_found_by_name() -> None:
+    assert set(MODELS) >= {"macs", "params", "size"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_predicted_macs_and_params_are_those_of_the_shrunk_network(
+    network: tuple[nn.Module, Groups], seed: int
+) -> None:
+    model, groups = network
+    widths = random_widths(groups, seed)
+    built = measure_cost(shrunk(model, groups, widths), torch.zeros(1, *INPUT))
+    assert Macs(model, groups).total(widths) == built.macs
+    assert Params(model, groups).total(widths) == built.params
+
+
+def test_the_dense_cost_is_that_of_the_network(network: tuple[nn.Module, Groups]) -> None:
+    model, groups = network
+    measured = measure_cost(model, torch.zeros(1, *INPUT))
+    assert (Macs(model, groups).dense, Params(model, groups).dense) == (measured.macs, measured.params)
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_size_is_that_of_the_weights_in_the_onnx_file(kind: str, tmp_path: Path) -> None:
+    model = build(kind)
+    groups = find_groups(model, torch.zeros(1, *INPUT))
+    widths = random_widths(groups)
+    path = export_onnx(shrunk(model, groups, widths), torch.zeros(1, *INPUT), tmp_path / "small.onnx")
+    weights = [w for w in onnx.load(path).graph.initializer if w.data_type == onnx.TensorProto.FLOAT]
+    assert Size(model, groups).total(widths) == 4 * sum(int(np.prod(w.dims)) for w in weights)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_change_is_the_difference_of_two_totals(name: str, network: tuple[nn.Module, Groups]) -> None:
+    model, groups = network
+    cost, widths = MODELS[name](model, groups), random_widths(groups)
+    for group in groups:
+        candidates = range(group.size + 1)
+        expected = [cost.total({**widths, group.name: w}) - cost.total(widths) for w in candidates]
+        np.testing.assert_allclose(cost.changes(widths, group.name, candidates), expected, atol=1e-6)
+        assert cost.change(widths, group.name, 1) == pytest.approx(expected[1])
+
+
+def test_a_group_that_is_not_named_keeps_all_its_units() -> None:
+    cost = Macs(*chain([4, 6], [1, 1, 1]))
+    assert cost.total({"0": 2}) == cost.total({"0": 2, "1": 6}) == 3 * 2 + 2 * 6 + 6 * 5
+
+
+def test_a_tensor_with_one_group_on_both_axes_shrinks_on_both() -> None:
+    layer = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False))
+    both = (single("0.weight", 0, "producer", 4), single("0.weight", 1, "consumer", 4))
+    cost = Params(layer, Groups((ChannelGroup("0", 4, both),)))
+    assert [cost.total({"0": width}) for width in range(5)] == [0, 1, 4, 9, 16]
+    assert cost.change({"0": 3}, "0", 1) == 1 - 9
+
+
+def test_shared_parameters_count_once() -> None:
+    layer = nn.Linear(3, 3, bias=False)
+    assert Params(nn.Sequential(layer, layer), Groups(())).dense == 9
+
+
+def test_a_batch_norm_that_is_not_folded_keeps_its_four_tensors() -> None:
+    assert Size(nn.Sequential(nn.BatchNorm2d(3)), Groups(())).dense == 4 * 3 * 4
+
+
+def test_a_folded_batch_norm_leaves_one_bias() -> None:
+    for bias in (True, False):
+        model = nn.Sequential(nn.Conv2d(2, 3, 1, bias=bias), nn.BatchNorm2d(3))
+        assert Size(model, Groups((), norms={"0": "1"})).dense == 4 * (2 * 3 + 3)
