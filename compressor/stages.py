@@ -105,7 +105,9 @@ class Stages:
             partial.mkdir(exist_ok=True)
             started = time.perf_counter()
             function(partial)
-            _seal(partial, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            _seal(partial, seconds)
+            self.say(f"{name}: done in {seconds:.1f} s")
             _remove(done)
             os.replace(partial, done)
         self.seconds[name] = json.loads((done / MANIFEST).read_text())["seconds"]

@@ -54,7 +54,7 @@ def latency(models: Mapping[str, Sequence[float]]) -> str:
             axes.hist(shown[name], bins=bins, color=colour, alpha=0.75, linewidth=0, label=f"{name} {median:.3g} ms")
             axes.axvline(median, color=colour, linewidth=1.2)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0, handlelength=1, handleheight=1)
-        axes.set(xlabel="milliseconds per call", yticks=[])
+        axes.set(xlabel="milliseconds per call", yticks=[], xlim=(0, None))
         axes.spines["left"].set_visible(False)
         return _svg(figure)
 
