@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.lockstep import in_step
-from compressor.structure.groups import Slice
+from compressor.structure.groups import Groups, Slice
 from compressor.structure.linear import read_matrix, read_rows, unit_columns, write_matrix
 from compressor.structure.mask import zero_columns
 from compressor.structure.plan import Plan
@@ -54,7 +54,7 @@ def refit(
     plan: Plan,
     images: Sequence[tuple[Any, ...]],
     *,
-    norms: dict[str, str],
+    groups: Groups,
     seed: int = 0,
     progress: Any = None,
 ) -> tuple[nn.Module, list[Refit]]:
@@ -64,7 +64,7 @@ def refit(
         model: The dense network; left untouched.
         plan: What is kept.
         images: Batches of calibration inputs. The last fifth of the rows is held out, to choose the ridge and to judge.
-        norms: The batch norm that follows a layer (`Groups.norms`).
+        groups: What `find_groups` says of the network. Layers that run more than once are left alone.
         seed: Draws the positions where a layer has more of them than are needed.
         progress: Called with (done, total) after every layer.
 
@@ -73,7 +73,7 @@ def refit(
     """
     fitted = copy.deepcopy(model)
     cuts = _cuts(fitted, plan)
-    solver = _Solver(fitted, cuts, norms, seed)
+    solver = _Solver(fitted, cuts, groups, seed)
     done: list[Refit] = []
     for calls in in_step(model, fitted, images, set(cuts)):
         done.append(solver.solve(calls))
@@ -95,17 +95,16 @@ def _cuts(model: nn.Module, plan: Plan) -> Cuts:
 
 
 class _Solver:
-    def __init__(self, model: nn.Module, cuts: Cuts, norms: dict[str, str], seed: int) -> None:
-        self.model, self.cuts, self.norms, self.seed = model, cuts, norms, seed
+    def __init__(self, model: nn.Module, cuts: Cuts, groups: Groups, seed: int) -> None:
+        self.model, self.cuts, self.norms, self.seed = model, cuts, groups.norms, seed
         self.parameters = dict(model.named_parameters())
-        self.solved: set[str] = set()
+        self.repeated = groups.repeated
 
     def solve(self, calls: Sequence[tuple[WeightCall, WeightCall]]) -> Refit:
         """Solve one layer from the calls of all batches, and let the network go on with the result."""
         first = calls[0][1]
-        if first.weight in self.solved or first.input is None or first.depthwise:
+        if first.weight in self.repeated or first.input is None or first.depthwise:
             return Refit(first.layer, 0.0, 0.0, applied=False)
-        self.solved.add(first.weight)
         x, y = self._rows(calls)
         old = read_matrix(first)
         centred = first.bias is not None or first.layer in self.norms

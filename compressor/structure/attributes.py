@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from compressor.structure.attention import FewerHeads
 from compressor.structure.plan import Plan, PlannedGroup
+
+
+TOTAL_WIDTHS = {"attn_dim", "all_head_size", "inner_dim", "total_key_dim", "key_attn_dim", "val_attn_dim", "d_attn"}
+"""What the width of all heads together is called, where it is not the width of the embedding."""
 
 
 def repair_attributes(model: nn.Module, plan: Plan) -> None:
@@ -84,12 +90,22 @@ _REPAIRS: tuple[tuple[type, Callable[[nn.Module], None]], ...] = (
 def _repair_heads(model: nn.Module, planned: PlannedGroup) -> None:
     """An attention module counts its heads: where the units are the heads, the count becomes what is left."""
     group = planned.group
-    for layer in dict.fromkeys(s.layer for s in group.slices):
-        owner = model.get_submodule(layer.rpartition(".")[0])
-        for name, value in list(vars(owner).items()):
-            if "heads" in name and isinstance(value, int) and value == group.size and _many_to_one(planned):
-                setattr(owner, name, len(planned.kept))
+    if not all(len(s.coordinates[0]) > 1 for s in group.slices if s.role == "consumer"):
+        return
+    width = next(len(s.coordinates[0]) for s in group.slices if s.role == "consumer")
+    for layer in dict.fromkeys(s.layer for s in group.slices if s.role != "carrier"):
+        for owner in (model.get_submodule(layer), model.get_submodule(layer.rpartition(".")[0])):
+            if isinstance(owner, nn.MultiheadAttention):
+                FewerHeads.convert(owner)
+            else:
+                _recount(owner, group.size, len(planned.kept), width)
 
 
-def _many_to_one(planned: PlannedGroup) -> bool:
-    return all(len(s.coordinates[0]) > 1 for s in planned.group.slices if s.role == "consumer")
+def _recount(owner: nn.Module, heads: int, kept: int, width: int) -> None:
+    for name, value in list(vars(owner).items()):
+        if not isinstance(value, int) or isinstance(value, bool):
+            continue
+        if "head" in name and value == heads and not re.search("dim|size|width", name):
+            setattr(owner, name, kept)
+        elif name in TOTAL_WIDTHS and value == heads * width:
+            setattr(owner, name, kept * width)

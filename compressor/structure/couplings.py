@@ -9,7 +9,7 @@ source that still mixes (attention heads, groups of a group norm) gets coarser l
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from compressor.errors import InputError
 from compressor.structure.marks import Record, Recorder, Replay, Source, sees_output, tracking
-from compressor.structure.watch import Lane, Port, TensorNames
+from compressor.structure.watch import Lane, Port, TensorNames, WeightCall
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -32,14 +32,18 @@ class Couplings:
     """Edges between coordinates of ports, and what is known about them besides.
 
     Attributes:
-        record: The recorded run.
+        calls: The operations with weights, in the order of the data.
+        positions: How often every element of a weight is used.
+        norms: The batch norm that follows a layer.
         ports: Every port that was seen, with the number of its first coordinate.
         pairs: Pairs of coordinates that must be kept or cut together.
         fixed: Coordinates that must stay, with the reason.
         mixed: Ports whose channels cannot be told apart, with the reason.
     """
 
-    record: Record
+    calls: list[WeightCall] = field(default_factory=list)
+    positions: dict[str, int] = field(default_factory=dict)
+    norms: dict[str, str] = field(default_factory=dict)
     ports: dict[Port, int] = field(default_factory=dict)
     pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
     fixed: list[tuple[Ints, str]] = field(default_factory=list)
@@ -61,9 +65,9 @@ class Couplings:
 class Passes:
     """Runs marked passes over a recorded network, within a time limit."""
 
-    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], names: TensorNames, seconds: float) -> None:
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], names: TensorNames, deadline: float) -> None:
         self.model, self.inputs, self.names = model, inputs, names
-        self.deadline = time.monotonic() + seconds
+        self.deadline = deadline
         with tracking(model) as modules, Recorder(names, modules) as recorder:
             model(*inputs)
         self.record = recorder.record
@@ -138,7 +142,10 @@ def _decode(
 
 
 def find_couplings(model: nn.Module, inputs: tuple[Any, ...], *, seconds: float = 120.0) -> Couplings:
-    """Find all couplings of a network in evaluation mode.
+    """Find all couplings of a network that is in evaluation mode.
+
+    Layers that do not run then (auxiliary heads) are looked for in a second run in which the modules that contain others
+    believe to be training.
 
     Args:
         model: The network; its weights are the same afterwards.
@@ -149,16 +156,48 @@ def find_couplings(model: nn.Module, inputs: tuple[Any, ...], *, seconds: float 
         InputError: The time is over, or the network takes another way from run to run.
     """
     names = TensorNames(model)
-    passes = Passes(model, inputs, names, seconds)
-    couplings = Couplings(passes.record)
-    for call in passes.record.calls:
-        _join_bias(couplings, call.bias, call.source)
-    _Search(passes, couplings).run(passes.record.sources)
-    raw = _raw_sources(passes, couplings, names)
-    if raw:
-        passes.record.sources = raw
-        _Search(passes, couplings).run(raw)
+    couplings = Couplings()
+    deadline = time.monotonic() + seconds
+    _survey(couplings, Passes(model, inputs, names, deadline))
+    seen = {call.weight for call in couplings.calls}
+    idle = [name for name, module in model.named_modules() if _has_weight(module) and f"{name}.weight" not in seen]
+    if idle:
+        with containers_training(model):
+            _survey(couplings, Passes(model, inputs, names, deadline))
     return couplings
+
+
+def _has_weight(module: nn.Module) -> bool:
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.dim() > 1
+
+
+def _survey(couplings: Couplings, passes: Passes) -> None:
+    record = passes.record
+    known = {call.weight for call in couplings.calls}
+    couplings.calls += record.calls if not known else [c for c in record.calls if c.weight not in known]
+    couplings.positions = record.positions | couplings.positions
+    couplings.norms = record.norms | couplings.norms
+    for call in record.calls:
+        _join_bias(couplings, call.bias, call.source)
+    _Search(passes, couplings).run(record.sources)
+    raw = _raw_sources(couplings, passes.names)
+    if raw:
+        record.sources = raw
+        _Search(passes, couplings).run(raw)
+
+
+@contextmanager
+def containers_training(model: nn.Module) -> Iterator[None]:
+    """Training mode for the modules that contain others and hold no tensors; layers stay in evaluation mode."""
+    chosen = [m for m in model.modules() if m._modules and not m._parameters and not m._buffers and not m.training]
+    for module in chosen:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module in chosen:
+            module.training = False
 
 
 def _join_bias(couplings: Couplings, bias: str | None, source: Lane | None) -> None:
@@ -167,7 +206,7 @@ def _join_bias(couplings: Couplings, bias: str | None, source: Lane | None) -> N
         couplings.join(couplings.places(source), couplings.places(Lane(Port(bias, 0, size), tuple(range(size)))))
 
 
-def _raw_sources(passes: Passes, couplings: Couplings, names: TensorNames) -> list[Source]:
+def _raw_sources(couplings: Couplings, names: TensorNames) -> list[Source]:
     known = {port.tensor for port in couplings.ports}
     raw: list[Source] = []
     for name, tensor in names.tensors.items():

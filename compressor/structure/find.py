@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -50,7 +50,11 @@ def find_groups(
     bad = failing_groups(model, groups, inputs)
     good = tuple(g for g in groups if g.name not in bad)
     skipped += [Skipped(g.producers, bad[g.name]) for g in groups if g.name in bad]
-    return Groups(good, tuple(_gather(skipped)), couplings.record.positions, couplings.record.norms)
+    batch = next((t.shape[0] for t in inputs if isinstance(t, Tensor) and t.dim()), 1)
+    positions = {name: count // batch for name, count in couplings.positions.items()}
+    calls = Counter(call.weight for call in couplings.calls)
+    repeated = frozenset(name for name, count in calls.items() if count > 1)
+    return Groups(good, tuple(_gather(skipped)), positions, couplings.norms, repeated)
 
 
 def _match(model: nn.Module, patterns: Sequence[str]) -> dict[str, str]:
@@ -91,7 +95,7 @@ class _Survey:
         self.roles: dict[Port, Role] = {}
         self.blocks: dict[Port, int] = {}
         self.rank: dict[Port, int] = {}
-        for number, call in enumerate(couplings.record.calls):
+        for number, call in enumerate(couplings.calls):
             if call.source is not None and not call.depthwise:
                 self.roles.setdefault(call.source.port, "producer")
                 self.rank.setdefault(call.source.port, number)
@@ -102,7 +106,7 @@ class _Survey:
                     self.blocks[lane.port] = call.groups
         self.biases = {
             Port(c.bias, 0, len(c.source.coordinates)): c.source.port
-            for c in couplings.record.calls
+            for c in couplings.calls
             if c.bias is not None and c.source is not None and not c.depthwise
         }
 

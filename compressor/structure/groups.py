@@ -107,12 +107,14 @@ class Groups(Sequence[ChannelGroup]):
         positions: For every weight tensor, how often each of its elements is used for one input: the
             multiply-adds of its layer are `numel * positions`.
         norms: For every layer whose output goes straight into one batch norm, the name of that batch norm.
+        repeated: Weights that are used more than once.
     """
 
     items: tuple[ChannelGroup, ...]
     skipped: tuple[Skipped, ...] = ()
     positions: dict[str, int] = field(default_factory=dict)
     norms: dict[str, str] = field(default_factory=dict)
+    repeated: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.items)
