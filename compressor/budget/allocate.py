@@ -60,7 +60,6 @@ def allocate(
             where="compress.target",
             cure=f"raise the target to {smallest:g} or more, lower `multiple_of`, or let more layers be pruned",
         )
-    search.spend()
     search.polish()
     return search.widths
 

@@ -98,13 +98,14 @@ def test_units_without_a_price_go_first() -> None:
     assert widths == {"0": 3, "1": 6}
 
 
-def test_steps_of_a_group_and_multiples_combine() -> None:
-    model, groups = chain([12, 12], [1, 1, 1])
-    blocks = tuple(tuple(range(b, 12, 3)) for b in range(3))
-    groups = Groups((ChannelGroup("0", 12, groups[0].slices, blocks), groups[1]), positions=groups.positions)
-    rankings = {"0": curve([1] * 12), "1": curve([1] * 12)}
-    widths = allocate(groups, rankings, Macs(model, groups), 0.5, multiple_of=2)
-    assert widths["0"] % 6 == 0 and widths["1"] % 2 == 0
+@pytest.mark.parametrize("target", [0.3, 0.5, 0.7])
+def test_steps_of_a_group_and_multiples_combine(target: float) -> None:
+    model, groups = chain([24, 24], [1, 1, 1])
+    blocks = tuple(tuple(range(b, 24, 3)) for b in range(3))
+    groups = Groups((ChannelGroup("0", 24, groups[0].slices, blocks), groups[1]), positions=groups.positions)
+    rankings = {"0": curve([1] * 24), "1": curve([2] * 24)}
+    widths = allocate(groups, rankings, Macs(model, groups), target, multiple_of=2)
+    assert widths["0"] < 24 and widths["0"] % 6 == 0 and widths["1"] % 2 == 0
 
 
 def test_a_group_smaller_than_the_multiple_stays_whole() -> None:

@@ -16,7 +16,7 @@ from compressor.budget.params import Params
 from compressor.budget.size import Size
 from compressor.plugins import discover
 from compressor.structure import Groups, Plan, find_groups, shrink
-from compressor.structure.groups import ChannelGroup
+from compressor.structure.groups import ChannelGroup, Slice
 from exporters.onnx import export_onnx
 from tests.budget.chains import chain, single
 from tests.networks import INPUT, NETWORKS, build
@@ -92,6 +92,12 @@ def test_a_tensor_with_one_group_on_both_axes_shrinks_on_both() -> None:
     cost = Params(layer, Groups((ChannelGroup("0", 4, both),)))
     assert [cost.total({"0": width}) for width in range(5)] == [0, 1, 4, 9, 16]
     assert cost.change({"0": 3}, "0", 1) == 1 - 9
+
+
+def test_an_axis_that_a_group_owns_twice_loses_both_parts() -> None:
+    parts = tuple(Slice("0.weight", 0, "producer", tuple((u + start,) for u in range(4))) for start in (0, 4))
+    cost = Params(nn.Sequential(nn.Linear(3, 9, bias=False)), Groups((ChannelGroup("0", 4, parts),)))
+    assert [cost.total({"0": width}) for width in range(5)] == [3, 9, 15, 21, 27]
 
 
 def test_shared_parameters_count_once() -> None:

@@ -93,6 +93,24 @@ def test_taylor_is_the_derivative_of_the_loss_by_a_gate_at_the_consumer() -> Non
     assert found.error == pytest.approx(wanted.error, rel=1e-4)
 
 
+def test_taylor_adds_the_effects_on_all_consumers_before_it_takes_the_absolute_value() -> None:
+    class Cancelling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.make, self.plus, self.minus = nn.Linear(3, 2), nn.Linear(2, 4), nn.Linear(2, 4)
+            self.minus.weight.data[:, 0] = -self.plus.weight.data[:, 0]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.plus(self.make(x)) + self.minus(self.make(x))
+
+    readers = (single("plus.weight", 1, "consumer", 2), single("minus.weight", 1, "consumer", 2))
+    group = ChannelGroup("make", 2, (single("make.weight", 0, "producer", 2), *readers))
+    given = Calibration(Cancelling().eval(), Groups((group,)), [(torch.randn(5, 3),)], [torch.randint(4, (5,))])
+    ranking = Taylor().rank(given)["make"]
+    assert ranking.order == (1, 0)
+    assert ranking.error[1] == pytest.approx(0, abs=1e-5)
+
+
 def test_taylor_without_labels_says_what_to_do() -> None:
     model, groups = network()
     given = calibration(model, groups)
