@@ -1,7 +1,8 @@
 """Two networks side by side: the dense one and the one that is being re-solved, stopped at every weight in turn.
 
-Each batch runs in a thread of its own for each network, and all wait at the same operation until it has been dealt with. So
-one pass over the images is enough to solve layer after layer, each on what the layers before it really deliver.
+Each batch runs in a thread of its own for each network, and all wait at the same operation until it has been dealt
+with. So one pass over the images is enough to solve layer after layer, each on what the layers before it really
+deliver.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class _Runner:
             with torch.no_grad(), Watch(self._model, self._visit):
                 self.outputs = self._model(*self._batch)
             self._stops.put(None)
-        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
+        except BaseException as error:
             self._stops.put(error)
 
     def _visit(self, call: WeightCall) -> Tensor | None:

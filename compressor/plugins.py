@@ -20,7 +20,12 @@ def discover(package: str, base: type[T]) -> dict[str, type[T]]:
     for info in pkgutil.iter_modules(root.__path__):
         module = importlib.import_module(f"{package}.{info.name}")
         for item in vars(module).values():
-            if isinstance(item, type) and issubclass(item, base) and not isabstract(item) and item.__module__ == module.__name__:
+            if (
+                isinstance(item, type)
+                and issubclass(item, base)
+                and not isabstract(item)
+                and item.__module__ == module.__name__
+            ):
                 found[getattr(item, "name")] = item  # noqa: B009 - `name` is a convention of plug-ins, not of T
     return dict(sorted(found.items()))
 

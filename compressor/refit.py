@@ -1,9 +1,9 @@
 """Refit: every layer re-solved by least squares, so that it imitates the dense network with the inputs it has left.
 
-Layers are solved in the order of the data, each on what the already re-solved layers before it deliver, against what the
-dense network computes from the same images (asymmetric target). So a layer that lost no inputs still makes up for what the
-layers before it got wrong. A change of the mean output goes into the bias or into the
-batch norm that follows. Needs no labels and no gradients.
+Layers are solved in the order of the data, each on what the already re-solved layers before it deliver, against what
+the dense network computes from the same images (asymmetric target). So a layer that lost no inputs still makes up for
+what the layers before it got wrong. A change of the mean output goes into the bias or into the batch norm that follows.
+Needs no labels and no gradients.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def refit(
         progress: Called with (done, total) after every layer.
 
     Returns:
-        A network of the original widths in which the dropped units are no longer read, ready for `shrink`, and what was done.
+        A network of the original widths in which the dropped units are no longer read, ready for `shrink`, and what was
+        done.
     """
     fitted = copy.deepcopy(model)
     cuts = _cuts(fitted, plan)

@@ -277,7 +277,9 @@ class Run:
     def _refit(self, plan: Plan) -> nn.Module:
         images, groups = self.calibration[0], self.subject.groups
         with self.journal.bar("refit") as advance:
-            fitted, done = refit(self.subject.model, plan, images, groups=groups, seed=self.recipe.seed, progress=advance)
+            fitted, done = refit(
+                self.subject.model, plan, images, groups=groups, seed=self.recipe.seed, progress=advance
+            )
         self.journal.say(f"refit: {sum(entry.applied for entry in done)} of {len(done)} consumers solved again")
         return fitted
 

@@ -35,7 +35,7 @@ def output_scale(model: nn.Module, groups: Groups, moments: Moments) -> Tensor:
 
 
 def covariances(model: nn.Module, groups: Groups, group: ChannelGroup, moments: dict[str, Moments]) -> list[Covariance]:
-    """One covariance for every consumer of the group (and every convolution group of it), outputs scaled to unit energy.
+    """One covariance for every consumer of the group (and every convolution group of it), outputs of unit energy.
 
     Columns that belong to other groups are taken as always kept, and projected out.
     """

@@ -1,4 +1,4 @@
-"""Block forward greedy: add the unit that lets the consumer imitate its dense output best, weights re-solved at every step.
+"""Block forward greedy: add the unit that lets the consumer imitate its dense output best, re-solved at every step.
 
 The objective is the error of the re-solved consumer itself (column subset selection with refit). A partial Cholesky
 factorisation of the inputs' covariance is extended by one block per step.

@@ -23,7 +23,8 @@ class Moments:
 
     Attributes:
         weight: The consumer as (groups, outputs, inputs), as it was in the dense network.
-        gram: Sum of x x^T, (groups, inputs, inputs); empty for a consumer with too many inputs, of which the rows are kept.
+        gram: Sum of x x^T, (groups, inputs, inputs); empty for a consumer with too many inputs, of which the rows are
+            kept.
         total: Sum of x, (groups, inputs).
         rows: Number of rows summed up.
         call: What the consumer is, without what ran through it.
@@ -65,7 +66,12 @@ class Moments:
 
 
 def collect_moments(
-    model: nn.Module, consumers: Iterable[str], images: Sequence[tuple[Any, ...]], *, seed: int = 0, progress: Any = None
+    model: nn.Module,
+    consumers: Iterable[str],
+    images: Sequence[tuple[Any, ...]],
+    *,
+    seed: int = 0,
+    progress: Any = None,
 ) -> dict[str, Moments]:
     """Run the calibration images through the network once.
 
@@ -106,7 +112,9 @@ def _empty(call: WeightCall) -> Moments:
     groups, _, inputs = weight.shape
     wide = inputs > WIDE
     gram = weight.new_zeros(0) if wide else weight.new_zeros(groups, inputs, inputs)
-    return Moments(weight, gram, weight.new_zeros(groups, inputs), replace(call, input=None, output=None, rerun=None), wide=wide)
+    return Moments(
+        weight, gram, weight.new_zeros(groups, inputs), replace(call, input=None, output=None, rerun=None), wide=wide
+    )
 
 
 def columns_of(moments: Moments, cut: Slice) -> list[list[tuple[int, Tensor]]]:

@@ -28,8 +28,8 @@ FLOOR = 1e-9
 def price(calibration: Calibration, rankings: Mapping[str, Ranking], moments: dict[str, Moments]) -> dict[str, Ranking]:
     """Turn the errors of the rankings into the rise of the KL divergence to the dense network.
 
-    Each group is cut to a few widths by itself, its consumers re-solved from the moments, and the divergence measured. Between
-    and beyond these widths, the logarithm of the price is linear in the logarithm of the error.
+    Each group is cut to a few widths by itself, its consumers re-solved from the moments, and the divergence measured.
+    Between and beyond these widths, the logarithm of the price is linear in the logarithm of the error.
     """
     model, groups = calibration.model, calibration.groups
     held = _held_out(calibration.images)

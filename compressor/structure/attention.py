@@ -1,7 +1,7 @@
 """Multi-head attention with fewer heads than its embedding has room for.
 
-`nn.MultiheadAttention` derives the width of a head from the embedding, so it cannot lose a head. Here the heads keep their
-width and the projections say how many there are.
+`nn.MultiheadAttention` derives the width of a head from the embedding, so it cannot lose a head. Here the heads keep
+their width and the projections say how many there are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class FewerHeads(nn.MultiheadAttention):
         module.__class__ = FewerHeads
         module.num_heads = module.out_proj.weight.shape[1] // module.head_dim
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         query: Tensor,
         key: Tensor,

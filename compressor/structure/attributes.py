@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -11,7 +12,6 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from compressor.structure.attention import FewerHeads
 from compressor.structure.plan import Plan, PlannedGroup
-
 
 TOTAL_WIDTHS = {"attn_dim", "all_head_size", "inner_dim", "total_key_dim", "key_attn_dim", "val_attn_dim", "d_attn"}
 """What the width of all heads together is called, where it is not the width of the embedding."""
@@ -76,7 +76,7 @@ def _embedding(module: nn.Module) -> None:
     module.embedding_dim = module.weight.shape[1]
 
 
-_REPAIRS: tuple[tuple[type, Callable[[nn.Module], None]], ...] = (
+_REPAIRS: tuple[tuple[type[Any], Callable[[nn.Module], None]], ...] = (
     (_ConvNd, _convolution),
     (nn.Linear, _linear),
     (_NormBase, _batch_norm),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +22,8 @@ def read_rows(call: WeightCall, limit: int, generator: torch.Generator) -> tuple
         generator: Draws the positions; the same state draws the same ones from a call of the same shape.
 
     Returns:
-        Inputs of shape (groups, rows, inputs of a group) and outputs of shape (groups, rows, outputs of a group). The inputs
-        of a convolution are its patches, channel by channel.
+        Inputs of shape (groups, rows, inputs of a group) and outputs of shape (groups, rows, outputs of a group). The
+        inputs of a convolution are its patches, channel by channel.
     """
     assert call.input is not None and call.output is not None
     if call.is_convolution:
@@ -52,10 +53,8 @@ def _convolution_rows(call: WeightCall, limit: int, generator: torch.Generator) 
     images, places = x.shape[0], int(torch.tensor(size).prod())
     count = min(places, -(-limit // images))
     chosen = torch.randperm(places, generator=generator)[:count].sort().values
-    index = torch.unravel_index(chosen.to(x.device), size)
-    return _by_group(x[(slice(None), slice(None), *index)], call.groups), _by_group(
-        call.output[(slice(None), slice(None), *index)], call.groups
-    )
+    index: Any = (slice(None), slice(None), *torch.unravel_index(chosen.to(x.device), size))
+    return _by_group(x[index], call.groups), _by_group(call.output[index], call.groups)
 
 
 def _stuffed(x: Tensor, stride: Sequence[int]) -> Tensor:

@@ -97,7 +97,8 @@ class Plan:
         Args:
             groups: What `find_groups` returned.
             keep: Share of the units that stay, above 0 and at most 1.
-            multiple_of: Round the kept numbers to the nearest multiple of this (and of what the group needs), but never to zero.
+            multiple_of: Round the kept numbers to the nearest multiple of this (and of what the group needs), but never
+                to zero.
         """
         if not 0 < keep <= 1:
             raise InputError(f"keep must be above 0 and at most 1, but got {keep}", where="Plan.uniform")
@@ -189,9 +190,7 @@ def _load_group(group: _Group, where: str) -> ChannelGroup:
     slices = []
     for s in group.slices:
         c = s.coordinates
-        units = (
-            _evenly(c.start, c.step, c.width, group.size) if isinstance(c, _Evenly) else tuple(tuple(u) for u in c)
-        )
+        units = _evenly(c.start, c.step, c.width, group.size) if isinstance(c, _Evenly) else tuple(tuple(u) for u in c)
         if len(units) != group.size:
             raise InputError(f"{s.tensor} has {len(units)} units, its group {group.size}", where=where)
         slices.append(Slice(s.tensor, s.axis, s.role, units, s.conv_groups))
