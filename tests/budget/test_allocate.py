@@ -85,6 +85,17 @@ def test_the_target_is_met_within_one_percent(target: float) -> None:
     assert 0.99 * target <= cost.total(allocate(groups, rankings, cost, target)) / cost.dense <= target
 
 
+@pytest.mark.parametrize("seed", [61, 259, 297])
+def test_no_group_could_be_wider_within_the_budget(seed: int) -> None:
+    rng = random.Random(seed)
+    model, groups = chain([rng.randint(2, 10) for _ in range(3)], [rng.choice([1, 4, 16]) for _ in range(4)])
+    rankings = {group.name: random_curve(rng, group.size, convex=seed % 2 == 0) for group in groups}
+    cost, target = Macs(model, groups), rng.uniform(0.6, 0.95)
+    widths = allocate(groups, rankings, cost, target)
+    wider = [{**widths, g.name: widths[g.name] + 1} for g in groups if widths[g.name] < g.size]
+    assert wider and all(cost.total(other) > target * cost.dense for other in wider)
+
+
 def test_a_target_of_one_keeps_everything() -> None:
     model, groups = chain([4, 6], [1, 1, 1])
     flat = {"0": curve([0.0] * 4), "1": curve([0.0] * 6)}
