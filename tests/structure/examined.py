@@ -52,7 +52,9 @@ def plans(groups: Groups) -> list[Plan]:
 def tensors(outputs: Any) -> list[Tensor]:
     """All tensors that a network returned."""
     leaves = tree_leaves(outputs)
-    leaves += [t for leaf in leaves if not isinstance(leaf, Tensor) and hasattr(leaf, "__dict__") for t in vars(leaf).values()]
+    leaves += [
+        t for leaf in leaves if not isinstance(leaf, Tensor) and hasattr(leaf, "__dict__") for t in vars(leaf).values()
+    ]
     found = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     assert found
     return found

@@ -116,7 +116,7 @@ def conv_bn(inputs: int, outputs: int, kernel: int = 3, groups: int = 1, stride:
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-# ---- convolutional networks -------------------------------------------------------------------------------------------
+# ---- convolutional networks ----------
 
 
 @case(sizes={"0.0": 8, "1.0": 6})
@@ -166,7 +166,11 @@ class Bottleneck(nn.Module):
 class PreActivation(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.norm1, self.first = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 3, padding=1)
+        self.stem, self.norm1, self.first = (
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 6, 3, padding=1),
+        )
         self.norm2, self.second = nn.BatchNorm2d(6), nn.Conv2d(6, 8, 3, padding=1)
         self.norm3, self.head = nn.BatchNorm2d(8), nn.Linear(8, 4)
 
@@ -203,7 +207,11 @@ class InvertedResidual(nn.Module):
 class DenseConcat(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.norm1, self.one = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding=1)
+        self.stem, self.norm1, self.one = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.Conv2d(4, 6, 3, padding=1),
+        )
         self.norm2, self.two = nn.BatchNorm2d(10), nn.Conv2d(10, 5, 3, padding=1)
         self.norm3, self.head = nn.BatchNorm2d(15), nn.Linear(15, 4)
 
@@ -327,7 +335,7 @@ def three_dimensional() -> nn.Module:
     return nn.Sequential(first, nn.BatchNorm3d(6), nn.ReLU(), second, pool, nn.Flatten(), nn.Linear(4, 3))
 
 
-# ---- norms and raw tensors --------------------------------------------------------------------------------------------
+# ---- norms and raw tensors ----------
 
 
 @case(sizes=BETWEEN)
@@ -470,13 +478,16 @@ def frozen_parameters() -> nn.Module:
     return Between(conv_bn(8, 8, groups=8)).requires_grad_(False)
 
 
-# ---- weights that are not a module's own ------------------------------------------------------------------------------
+# ---- weights that are not a module's own ----------
 
 
 class OwnConvolution(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.kernel, self.offset = nn.Parameter(torch.randn(outputs, inputs, 3, 3) / 9), nn.Parameter(torch.randn(outputs))
+        self.kernel, self.offset = (
+            nn.Parameter(torch.randn(outputs, inputs, 3, 3) / 9),
+            nn.Parameter(torch.randn(outputs)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.kernel, self.offset, padding=1)
@@ -614,7 +625,7 @@ class Recurrent(nn.Module):
         return self.head(self.lstm(F.relu(self.first(x)))[0][:, -1])
 
 
-# ---- reshaping --------------------------------------------------------------------------------------------------------
+# ---- reshaping ----------
 
 
 @case(sizes=BETWEEN)
@@ -809,7 +820,7 @@ class OptionA(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-# ---- attention --------------------------------------------------------------------------------------------------------
+# ---- attention ----------
 
 TOKENS = image(2, 5, 8)
 
@@ -954,7 +965,7 @@ class TokenMixer(nn.Module):
         return self.head(x.mean(1))
 
 
-# ---- inputs, outputs, modes -------------------------------------------------------------------------------------------
+# ---- inputs, outputs, modes ----------
 
 
 @case(lambda: (torch.randn(2, 3, 8, 8), torch.randn(2, 5)), sizes={"left.0": 6, "right": 6})

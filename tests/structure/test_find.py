@@ -84,7 +84,7 @@ def test_the_groups_do_not_depend_on_data_or_weights(name: str) -> None:
     assert find_groups(build(name, seed=5), inputs_of(name, seed=6)) == examined(name).groups
 
 
-# ---- the clear cases, coordinate by coordinate ------------------------------------------------------------------------
+# ---- the clear cases, coordinate by coordinate ----------
 
 
 def group(name: str, layer: str) -> ChannelGroup:
@@ -179,7 +179,7 @@ def test_separate_projections_are_cut_by_the_same_heads() -> None:
     assert found.consumers == ("out",)
 
 
-# ---- reshapings of every width: no lucky trial ------------------------------------------------------------------------
+# ---- reshapings of every width: no lucky trial ----------
 
 
 def _first_channels(t: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ def test_a_flip_is_pruned_at_every_width(width: int) -> None:
     assert find_groups(model, IMAGE()).by_name()["stem"].size == width
 
 
-# ---- what the user says -----------------------------------------------------------------------------------------------
+# ---- what the user says ----------
 
 
 def test_kept_layers_are_left_alone() -> None:

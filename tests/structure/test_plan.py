@@ -71,7 +71,9 @@ def test_a_share_outside_of_0_to_1_is_refused(keep: float) -> None:
         Plan.uniform([group(8)], keep)
 
 
-@pytest.mark.parametrize(("kept", "problem"), [((8,), "does not exist"), ((-1,), "does not exist"), ((), "at least one")])
+@pytest.mark.parametrize(
+    ("kept", "problem"), [((8,), "does not exist"), ((-1,), "does not exist"), ((), "at least one")]
+)
 def test_units_that_do_not_exist_are_refused(kept: tuple[int, ...], problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         Plan.of([group(8)], {"conv": kept})

@@ -176,7 +176,7 @@ def test_a_network_that_is_cut_already_is_refused() -> None:
         shrink(shrink(known.model, plan), plan)
 
 
-def test_it_compiles_to_the_same_result() -> None:
+def test_it_exports_to_the_same_result() -> None:
     known = examined("invertedresidual")
     small = shrink(known.model, Plan.uniform(known.groups, 0.5))
     exported = torch.export.export(small, inputs_of("invertedresidual"))

@@ -37,7 +37,9 @@ def test_saved_is_built(name: str, tmp_path: Path) -> None:
         loaded = load_compact(tmp_path, build(name, seed=9))
         assert same(run(loaded, known.inputs), run(small, known.inputs))
         assert repr(loaded) == repr(small)
-        assert {n: t.shape for n, t in loaded.state_dict().items()} == {n: t.shape for n, t in small.state_dict().items()}
+        assert {n: t.shape for n, t in loaded.state_dict().items()} == {
+            n: t.shape for n, t in small.state_dict().items()
+        }
 
 
 def test_saved_is_built_in_another_process(tmp_path: Path) -> None:
