@@ -85,7 +85,8 @@ def refit(
 
 def _cuts(model: nn.Module, plan: Plan) -> Cuts:
     """What every weight loses of its inputs; those inputs are zeroed here."""
-    tensors = {name: p for name, p in model.named_parameters() if p.dim() > 1}
+    named = [*model.named_parameters(), *model.named_buffers()]
+    tensors = {name: tensor for name, tensor in named if tensor.dim() > 1}
     cuts: Cuts = {name: [] for name in tensors}
     for planned in plan.groups:
         for s in planned.group.slices:
@@ -106,14 +107,14 @@ class _Solver:
         first = calls[0][1]
         if first.weight in self.repeated or first.input is None or first.depthwise:
             return Refit(first.layer, 0.0, 0.0, applied=False)
-        x, y = self._rows(calls)
+        x, y, now = self._rows(calls)
+        if float((now - y).square().sum() / y.square().sum().clamp_min(1e-30)) < NEGLIGIBLE:
+            return Refit(first.layer, 0.0, 0.0, applied=False)
         old = read_matrix(first)
         centred = first.bias is not None or first.layer in self.norms
         held = max(1, int(x.shape[1] * HELD_OUT))
         test = x[:, -held:], y[:, -held:]
         before = _error(old, *test, centred)
-        if before < NEGLIGIBLE:
-            return Refit(first.layer, before, before, applied=False)
         candidates = self._candidates(first, old, x[:, :-held], y[:, :-held], centred)
         after, matrix = min(((_error(m, *test, centred), m) for m in candidates), key=lambda item: item[0])
         applied = after < before
@@ -133,17 +134,20 @@ class _Solver:
                 matrix[g][:, kept[g]] = fit(ridge).to(matrix.dtype)
             yield matrix
 
-    def _rows(self, calls: Sequence[tuple[WeightCall, WeightCall]]) -> tuple[Tensor, Tensor]:
+    def _rows(self, calls: Sequence[tuple[WeightCall, WeightCall]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs of the network in work, outputs of the dense one, and outputs of the one in work before it is solved."""
         inputs = read_matrix(calls[0][1]).shape[2]
         rows = ROWS_OF_WIDE if inputs > WIDE else max(ROWS_PER_INPUT * inputs, FEWEST_ROWS)
         limit = -(-rows // len(calls))
-        xs, ys = [], []
+        xs, ys, nows = [], [], []
         for number, (dense, other) in enumerate(calls):
             generator = torch.Generator().manual_seed(self.seed + number)
             state = generator.get_state()
             ys.append(read_rows(dense, limit, generator)[1])
-            xs.append(read_rows(other, limit, generator.set_state(state))[0])
-        return torch.cat(xs, 1), torch.cat(ys, 1)
+            x, now = read_rows(other, limit, generator.set_state(state))
+            xs.append(x)
+            nows.append(now)
+        return torch.cat(xs, 1), torch.cat(ys, 1), torch.cat(nows, 1)
 
     def _kept(self, call: WeightCall, matrix: Tensor) -> list[Tensor]:
         kept = torch.ones(len(matrix), matrix.shape[2], dtype=torch.bool)

@@ -18,9 +18,14 @@ class FewerHeads(nn.MultiheadAttention):
     """
 
     @staticmethod
-    def convert(module: nn.MultiheadAttention) -> None:
-        """Turn a module, whose projections are cut already, into this class, in place."""
+    def convert(module: nn.Module) -> None:
+        """Turn an `nn.MultiheadAttention`, whose projections are cut already, into this class, in place."""
+        assert isinstance(module, nn.MultiheadAttention)
         module.__class__ = FewerHeads
+        module.embed_dim = module.out_proj.weight.shape[0]
+        first = module.in_proj_weight if module.in_proj_weight is not None else module.k_proj_weight
+        module.kdim = first.shape[1]
+        module.vdim = first.shape[1] if module.in_proj_weight is not None else module.v_proj_weight.shape[1]
         module.num_heads = module.out_proj.weight.shape[1] // module.head_dim
 
     def forward(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -17,14 +17,21 @@ TOTAL_WIDTHS = {"attn_dim", "all_head_size", "inner_dim", "total_key_dim", "key_
 """What the width of all heads together is called, where it is not the width of the embedding."""
 
 
-def repair_attributes(model: nn.Module, plan: Plan) -> None:
-    """Set the widths that modules keep as numbers to what their weights say now, in place."""
-    touched = {s.layer for planned in plan.groups if planned.dropped for s in planned.group.slices}
-    for name, module in model.named_modules():
-        if name in touched:
-            for kind, repair in _REPAIRS:
-                if isinstance(module, kind):
-                    repair(module)
+def repair_attributes(model: nn.Module, plan: Plan, touched: Mapping[str, nn.Module]) -> None:
+    """Set the widths that modules keep as numbers to what their weights say now, in place.
+
+    Args:
+        model: The shrunk network.
+        plan: What it was shrunk by.
+        touched: The modules of which tensors were cut, by name.
+    """
+    for module in touched.values():
+        for kind, repair in _REPAIRS:
+            if isinstance(module, kind):
+                repair(module)
+    owners = dict.fromkeys(owner for name in touched for owner in (name, name.rpartition(".")[0]))
+    for attention in filter(lambda m: isinstance(m, nn.MultiheadAttention), map(model.get_submodule, owners)):
+        FewerHeads.convert(attention)
     for planned in plan.groups:
         if planned.dropped:
             _repair_heads(model, planned)
@@ -95,9 +102,7 @@ def _repair_heads(model: nn.Module, planned: PlannedGroup) -> None:
     width = next(len(s.coordinates[0]) for s in group.slices if s.role == "consumer")
     for layer in dict.fromkeys(s.layer for s in group.slices if s.role != "carrier"):
         for owner in (model.get_submodule(layer), model.get_submodule(layer.rpartition(".")[0])):
-            if isinstance(owner, nn.MultiheadAttention):
-                FewerHeads.convert(owner)
-            else:
+            if not isinstance(owner, nn.MultiheadAttention):
                 _recount(owner, group.size, len(planned.kept), width)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compressor.errors import InputError
 from compressor.structure.marks import Record, Recorder, Replay, Source, sees_output, tracking
@@ -33,7 +34,6 @@ class Couplings:
 
     Attributes:
         calls: The operations with weights, in the order of the data.
-        positions: How often every element of a weight is used.
         norms: The batch norm that follows a layer.
         ports: Every port that was seen, with the number of its first coordinate.
         pairs: Pairs of coordinates that must be kept or cut together.
@@ -42,7 +42,6 @@ class Couplings:
     """
 
     calls: list[WeightCall] = field(default_factory=list)
-    positions: dict[str, int] = field(default_factory=dict)
     norms: dict[str, str] = field(default_factory=dict)
     ports: dict[Port, int] = field(default_factory=dict)
     pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
@@ -67,6 +66,7 @@ class Passes:
 
     def __init__(self, model: nn.Module, inputs: tuple[Any, ...], names: TensorNames, deadline: float) -> None:
         self.model, self.inputs, self.names = model, inputs, names
+        model(*inputs)  # what a network caches in its first run is there in all that follow
         self.deadline = deadline
         with tracking(model) as modules, Recorder(names, modules) as recorder:
             model(*inputs)
@@ -155,9 +155,13 @@ def find_couplings(model: nn.Module, inputs: tuple[Any, ...], *, seconds: float 
     Raises:
         InputError: The time is over, or the network takes another way from run to run.
     """
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels lose NaN
+        return _find_couplings(model, inputs, time.monotonic() + seconds)
+
+
+def _find_couplings(model: nn.Module, inputs: tuple[Any, ...], deadline: float) -> Couplings:
     names = TensorNames(model)
     couplings = Couplings()
-    deadline = time.monotonic() + seconds
     _survey(couplings, Passes(model, inputs, names, deadline))
     seen = {call.weight for call in couplings.calls}
     idle = [name for name, module in model.named_modules() if _has_weight(module) and f"{name}.weight" not in seen]
@@ -176,15 +180,17 @@ def _survey(couplings: Couplings, passes: Passes) -> None:
     record = passes.record
     known = {call.weight for call in couplings.calls}
     couplings.calls += record.calls if not known else [c for c in record.calls if c.weight not in known]
-    couplings.positions = record.positions | couplings.positions
     couplings.norms = record.norms | couplings.norms
     for call in record.calls:
-        _join_bias(couplings, call.bias, call.source)
+        _join_bias(couplings, call)
+        if call.depthwise and call.source is not None:
+            _join_multiplier(couplings, call.source)
     _Search(passes, couplings).run(record.sources)
     raw = _raw_sources(couplings, passes.names)
     if raw:
         record.sources = raw
         _Search(passes, couplings).run(raw)
+    _fix_unfed(couplings, record)
 
 
 @contextmanager
@@ -200,10 +206,28 @@ def containers_training(model: nn.Module) -> Iterator[None]:
             module.training = False
 
 
-def _join_bias(couplings: Couplings, bias: str | None, source: Lane | None) -> None:
-    if bias is not None and source is not None:
-        size = len(source.coordinates)
-        couplings.join(couplings.places(source), couplings.places(Lane(Port(bias, 0, size), tuple(range(size)))))
+def _fix_unfed(couplings: Couplings, record: Record) -> None:
+    """Inputs that nothing was seen to feed come from outside."""
+    read = [couplings.places(record.sinks[sink]) for sink in record.sink_calls]
+    joined = np.zeros(couplings.total, dtype=bool)
+    for left, right in couplings.pairs:
+        joined[left] = joined[right] = True
+    couplings.fixed += [(places[~joined[places]], "it reads the network's input") for places in read]
+
+
+def _join_multiplier(couplings: Couplings, lane: Lane) -> None:
+    """A depthwise convolution makes several channels of one: they stay together."""
+    rows, channels = lane.port.size, len(lane.coordinates)
+    first = np.repeat(couplings.places(lane), rows // channels)
+    couplings.join(first, couplings.places(Lane(lane.port, tuple(range(rows)))))
+
+
+def _join_bias(couplings: Couplings, call: WeightCall) -> None:
+    if call.bias is None or call.source is None:
+        return
+    lane = Lane(call.source.port, tuple(range(call.source.port.size))) if call.depthwise else call.source
+    size = len(lane.coordinates)
+    couplings.join(couplings.places(lane), couplings.places(Lane(Port(call.bias, 0, size), tuple(range(size)))))
 
 
 def _raw_sources(couplings: Couplings, names: TensorNames) -> list[Source]:
@@ -227,9 +251,13 @@ class _Search:
         self.pads: dict[int, set[int]] = {}
 
     def run(self, sources: list[Source]) -> None:
+        weights = bool(sources) and sources[0].call is not None
+        single = [s for s in sources if s.size == 1 and weights]
+        for source in single:
+            self.couplings.fixed.append((self.couplings.places(source.lane), "it has a single channel"))
+        sources = [s for s in sources if s not in single]
         if not sources:
             return
-        weights = sources[0].call is not None
         for source in sources:
             self.reach[source.index], leaves = self.passes.run(_whole(source))
             self.pads[source.index] = self.passes.passed
@@ -242,7 +270,6 @@ class _Search:
                 self._couple(batch, sink, code, reached & ~several)
                 unclear[sink] = unclear.get(sink, np.zeros(len(code), dtype=bool)) | several
             if weights:
-                self._fix_unfed(spelled)
                 self._fix_padded(batch)
             self._resolve(batch, {sink: mask for sink, mask in unclear.items() if mask.any()}, weights)
 
@@ -255,13 +282,6 @@ class _Search:
             channels = np.flatnonzero(hit & clear & (code < source.size))
             if channels.size:
                 self.couplings.join(places[channels], self.couplings.places(source.lane)[code[channels]])
-
-    def _fix_unfed(self, spelled: Mapping[int, tuple[Ints, Bools, Bools]]) -> None:
-        for sink in self.passes.record.sink_calls:
-            lane = self.passes.record.sinks[sink]
-            reached = spelled[sink][1] if sink in spelled else np.zeros(len(lane.coordinates), dtype=bool)
-            if not reached.all():
-                self.couplings.fixed.append((self.couplings.places(lane)[~reached], "it reads the network's input"))
 
     def _fix_padded(self, sources: Iterable[Source]) -> None:
         for source in sources:
@@ -280,9 +300,7 @@ class _Search:
         for colour in _colours(involved, meeting):
             self._resolve_apart(colour, meeting, weights)
 
-    def _resolve_apart(
-        self, sources: list[Source], meeting: Mapping[int, Mapping[int, Bools]], weights: bool
-    ) -> None:
+    def _resolve_apart(self, sources: list[Source], meeting: Mapping[int, Mapping[int, Bools]], weights: bool) -> None:
         open_sinks = {s.index: dict(meeting[s.index]) for s in sources}
         labels = {s.index: np.arange(s.size) for s in sources}
         tried: dict[int, list[Ints]] = {}
@@ -335,10 +353,11 @@ class _Search:
         if not sources:
             return {}
         chosen = {s.index for s in sources}
-        seen, _ = self.passes.run(lambda s: torch.arange(s.size) == 0 if s.index in chosen else None)
+        probes = [self.passes.run(_single(chosen, share))[0] for share in (0.0, 0.5, 1.0)]
         labels: dict[int, list[Ints]] = {}
         for source in sources:
-            widths = {int((seen[k] & mask).sum()) for k, mask in sinks[source.index].items() if k in seen}
+            own = sinks[source.index]
+            widths = {int((seen[k] & mask).sum()) for seen in probes for k, mask in own.items() if k in seen}
             classes = {len(mask) // w for k, mask in sinks[source.index].items() for w in widths if w > 1}
             labels[source.index] = _coarse_labels(source.size, widths - {0, 1}, classes - {0, 1})
         return labels
@@ -357,6 +376,11 @@ class _Search:
 
 def _whole(source: Source) -> Callable[[Source], Tensor | None]:
     return lambda s: torch.ones(s.size, dtype=torch.bool) if s.index == source.index else None
+
+
+def _single(chosen: set[int], share: float) -> Callable[[Source], Tensor | None]:
+    """Mark one channel of the chosen sources: the first, the last, or one between."""
+    return lambda s: torch.arange(s.size) == int(share * (s.size - 1)) if s.index in chosen else None
 
 
 def _by_axis(sources: list[Source]) -> list[list[Source]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,13 +13,18 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_leaves, tree_map
 
 from compressor.errors import InputError
 from compressor.structure.couplings import Couplings, find_couplings
 from compressor.structure.groups import ChannelGroup, Groups, Role, Skipped, Slice
 from compressor.structure.marks import NORM_PREFIX
 from compressor.structure.trial import failing_groups
-from compressor.structure.watch import Port, evaluating
+from compressor.structure.watch import Port, Watch, evaluating
+
+SMALL = 96
+"""Pixels to a side at which networks are watched."""
 
 Unit = dict[Port, tuple[int, ...]]
 
@@ -44,17 +49,52 @@ def find_groups(
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     kept = _match(model, keep)
     with evaluating(model):
-        couplings = find_couplings(model, inputs, seconds=seconds)
-    survey = _Survey(couplings)
+        uses = _uses(model, inputs)
+        small = _smaller(model, inputs, list(uses))
+        couplings = find_couplings(model, small, seconds=seconds)
+    survey = _Survey(couplings, _owners(model))
     groups, skipped = survey.groups(kept)
-    bad = failing_groups(model, groups, inputs)
+    bad = failing_groups(model, groups, small, auxiliary=len(couplings.calls) > len(uses))
     good = tuple(g for g in groups if g.name not in bad)
     skipped += [Skipped(g.producers, bad[g.name]) for g in groups if g.name in bad]
+    skipped += _unseen(model, couplings)
     batch = next((t.shape[0] for t in inputs if isinstance(t, Tensor) and t.dim()), 1)
-    positions = {name: count // batch for name, count in couplings.positions.items()}
-    calls = Counter(call.weight for call in couplings.calls)
-    repeated = frozenset(name for name, count in calls.items() if count > 1)
-    return Groups(good, tuple(_gather(skipped)), positions, couplings.norms, repeated)
+    positions: Counter[str] = Counter()
+    for weight, count in uses:
+        positions[weight] += count
+    calls = Counter(weight for weight, _ in uses)
+    return Groups(
+        good,
+        tuple(_gather(skipped)),
+        {name: count // batch for name, count in positions.items()},
+        couplings.norms,
+        frozenset(name for name, count in calls.items() if count > 1),
+    )
+
+
+def _uses(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[str, int]]:
+    """Every operation with a weight in the order of the data: the weight, and how often it uses each element of it."""
+    uses: list[tuple[str, int]] = []
+    with Watch(model, lambda call: uses.append((call.weight, call.positions))):
+        model(*inputs)
+    return uses
+
+
+def _smaller(model: nn.Module, inputs: tuple[Any, ...], uses: list[tuple[str, int]]) -> tuple[Any, ...]:
+    """Smaller pictures, where the network takes them and does the same with them: couplings do not depend on the size."""
+    cropped = tree_map(_crop, inputs)
+    if all(a is b for a, b in zip(tree_leaves(cropped), tree_leaves(inputs), strict=True)):
+        return inputs
+    try:
+        same = [weight for weight, _ in _uses(model, cropped)] == [weight for weight, _ in uses]
+    except Exception:  # noqa: BLE001 - a network that refuses the smaller size is watched at its own
+        return inputs
+    return cropped if same else inputs
+
+
+def _crop(value: Any) -> Any:
+    large = isinstance(value, Tensor) and value.dim() >= 4 and min(value.shape[-2:]) > SMALL
+    return value[..., :SMALL, :SMALL] if large else value
 
 
 def _match(model: nn.Module, patterns: Sequence[str]) -> dict[str, str]:
@@ -69,6 +109,29 @@ def _match(model: nn.Module, patterns: Sequence[str]) -> dict[str, str]:
             )
         kept |= dict.fromkeys(hits, pattern)
     return kept
+
+
+def _owners(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The layers that a tensor belongs to, by its first name: several where it is shared."""
+    owners: dict[int, dict[str, None]] = defaultdict(dict)
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for name, tensor in named:
+        owners[id(tensor)][name.rpartition(".")[0]] = None
+    return {name: tuple(owners[id(tensor)]) for name, tensor in named}
+
+
+def _unseen(model: nn.Module, couplings: Couplings) -> list[Skipped]:
+    """Layers of which no operation was recognised."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    seen = {id(tensors[call.weight]) for call in couplings.calls}
+    skipped = []
+    for name, module in model.named_modules():
+        if not isinstance(module, (_ConvNd, nn.Linear)) or id(module._parameters.get("weight")) in seen:
+            continue
+        computed = "weight" not in module._parameters
+        reason = "its weight is computed from other tensors" if computed else "it did not run as a layer with a weight"
+        skipped.append(Skipped((name,), reason))
+    return skipped
 
 
 def _gather(skipped: Iterable[Skipped]) -> list[Skipped]:
@@ -90,12 +153,16 @@ class _Component:
 class _Survey:
     """Sorts the connected components of the couplings into groups."""
 
-    def __init__(self, couplings: Couplings) -> None:
-        self.couplings = couplings
+    def __init__(self, couplings: Couplings, owners: dict[str, tuple[str, ...]]) -> None:
+        self.couplings, self.owners = couplings, owners
         self.roles: dict[Port, Role] = {}
         self.blocks: dict[Port, int] = {}
         self.rank: dict[Port, int] = {}
+        self.order: dict[Port, int] = {}
         for number, call in enumerate(couplings.calls):
+            for lane in (call.source, call.sink):
+                if lane is not None:
+                    self.order.setdefault(lane.port, number)
             if call.source is not None and not call.depthwise:
                 self.roles.setdefault(call.source.port, "producer")
                 self.rank.setdefault(call.source.port, number)
@@ -129,7 +196,7 @@ class _Survey:
                 refused |= dict.fromkeys((p for p in units[0] if self.roles.get(p) == "producer"), made)
         used = {(s.tensor, s.axis) for g in groups for s in g.slices}
         skipped = [
-            Skipped((port.tensor.rpartition(".")[0],), reason)
+            Skipped(self.owners[port.tensor], reason)
             for port, reason in sorted(refused.items(), key=lambda item: self.rank[item[0]])
             if (port.tensor, port.axis) not in used
         ]
@@ -170,8 +237,8 @@ class _Survey:
         ]
 
     def _group(self, units: list[Unit], names: set[str], kept: dict[str, str]) -> ChannelGroup | str:
-        ports = sorted(units[0], key=lambda p: (self.rank.get(p, len(self.rank)), p.tensor, p.axis))
-        lead = next(p for p in ports if self.roles.get(p) == "producer")
+        ports = sorted(units[0], key=lambda p: (self.order.get(p, len(self.order)), p.tensor, p.axis))
+        lead = min((p for p in ports if self.roles.get(p) == "producer"), key=self.rank.__getitem__)
         units = sorted(units, key=lambda unit: unit[lead])
         slices = tuple(
             Slice(p.tensor, p.axis, self._role(p), tuple(unit[p] for unit in units), p.conv_groups)

@@ -82,7 +82,6 @@ class Record:
     sources: list[Source] = field(default_factory=list)
     sinks: list[Lane] = field(default_factory=list)
     sink_calls: dict[int, int] = field(default_factory=dict)
-    positions: dict[str, int] = field(default_factory=dict)
     norms: dict[str, str] = field(default_factory=dict)
 
 
@@ -111,7 +110,7 @@ class Recorder(TorchDispatchMode):
             self._channel_norm(event, args, number)
         elif func.overloadpacket is aten.native_group_norm:
             self._observe(event, args[1:3], 1)
-        elif torch.Tag.pointwise in func.tags:
+        elif torch.Tag.pointwise in func.tags or func.overloadpacket is aten._prelu_kernel:
             self._pointwise(event, args, output)
         elif func.overloadpacket is aten.constant_pad_nd:
             event.pads = tuple(axis for axis, amount in _padded_axes(args[0].dim(), args[1]) if amount)
@@ -123,8 +122,6 @@ class Recorder(TorchDispatchMode):
         record = self.record
         event.call, event.output = len(record.calls), output.clone()
         event.weight = call
-        positions = _positions(call, output)
-        record.positions[call.weight] = record.positions.get(call.weight, 0) + positions
         self._made_by[id(output)] = (weakref.ref(output), call)
         call.input = call.output = None
         record.calls.append(call)
@@ -150,9 +147,9 @@ class Recorder(TorchDispatchMode):
     def _batch_norm(self, event: Event, args: Sequence[Any]) -> None:
         self._observe(event, args[1:5], 1)
         made = self._made_by.get(id(args[0]))
-        owner = next((f[0] for f in map(self._names.find, args[1:5]) if f), None)
-        if made is not None and made[0]() is args[0] and owner is not None:
-            self.record.norms[made[1].layer] = owner.rpartition(".")[0]
+        mean = self._names.find(args[3])
+        if made is not None and made[0]() is args[0] and mean is not None:
+            self.record.norms[made[1].layer] = mean[0].rpartition(".")[0]
 
     def _channel_norm(self, event: Event, args: Sequence[Any], number: int) -> None:
         event.transparent = True
@@ -179,15 +176,6 @@ def is_channel_norm(func: Any, args: Sequence[Any]) -> bool:
     if func.overloadpacket is aten.native_layer_norm:
         return len(args[1]) == 1
     return bool(func.overloadpacket is aten.native_group_norm and args[6] == 1)
-
-
-def _positions(call: WeightCall, output: Tensor) -> int:
-    if call.input is None:
-        return 0
-    if call.is_convolution:
-        places = call.input if call.settings[3] else output
-        return places.shape[0] * places[0, 0].numel()
-    return call.input.numel() // call.input.shape[call.input_axis]
 
 
 class Replay(TorchDispatchMode):
@@ -243,6 +231,9 @@ class Replay(TorchDispatchMode):
             seen = self.seen.get(event.sinks[0][0])
             if seen is not None:
                 _fill(output, 1, seen.repeat_interleave(output.shape[1] // seen.numel()))
+        for other in args[:3]:
+            if isinstance(other, Tensor) and other.dim() == 1 and torch.isnan(other).any():
+                _fill(output, call.output_axis, torch.isnan(other))
         mark = self._marks.get(event.call)
         if mark is not None:
             _fill(output, call.output_axis, mark)

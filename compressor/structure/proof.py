@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from compressor.structure.mask import masked
 from compressor.structure.plan import Plan
-from compressor.structure.shrink import shrink
+from compressor.structure.shrink import duplicate, shrink
 from compressor.structure.watch import evaluating
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
@@ -32,7 +31,7 @@ def verify(
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     inputs = tree_map(lambda v: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v, inputs)
-    exact = copy.deepcopy(model).to(dtype)
+    exact = duplicate(model).to(dtype)
     with evaluating(exact):
         with masked(exact, plan):
             expected = exact(*inputs)

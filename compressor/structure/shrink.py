@@ -28,7 +28,7 @@ def shrink(model: nn.Module, plan: Plan) -> nn.Module:
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     cuts = [(s, [c for u in p.dropped for c in s.coordinates[u]]) for p in plan.groups for s in p.group.slices]
     check_fits(tensors, (s for s, _ in cuts))
-    small = copy.deepcopy(model)
+    small = duplicate(model)
     by_tensor: dict[str, list[tuple[Slice, list[int]]]] = defaultdict(list)
     for cut, dropped in cuts:
         if dropped:
@@ -38,9 +38,18 @@ def shrink(model: nn.Module, plan: Plan) -> nn.Module:
         for name, own in by_tensor.items():
             old = _tensor(small, name)
             replaced[old] = _cut(old, own)
-    _replace(small, replaced)
-    repair_attributes(small, plan)
+    touched = _replace(small, replaced)
+    repair_attributes(small, plan, touched)
+    _forget_caches(small)
     return small
+
+
+def _forget_caches(model: nn.Module) -> None:
+    """Empty the dictionaries in which some modules keep tensors that they compute from their weights."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if "cache" in name and isinstance(value, dict):
+                value.clear()
 
 
 def check_fits(tensors: dict[str, Tensor], slices: Iterable[Slice]) -> None:
@@ -87,10 +96,22 @@ def _select(tensor: Tensor, axis: int, kept: list[int], conv_groups: int) -> Ten
     return torch.cat(parts)
 
 
-def _replace(model: nn.Module, replaced: dict[Tensor, Tensor]) -> None:
-    """Put the new tensors wherever the old ones stand, tied weights included."""
+def duplicate(model: nn.Module) -> nn.Module:
+    """Return a deep copy; tensors that hooks computed from weights are cut off from them, to be computed again."""
     for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                setattr(module, name, value.detach())
+    return copy.deepcopy(model)
+
+
+def _replace(model: nn.Module, replaced: dict[Tensor, Tensor]) -> dict[str, nn.Module]:
+    """Put the new tensors wherever the old ones stand, tied weights included; return the modules where they did."""
+    touched = {}
+    for path, module in model.named_modules():
         for store in (module._parameters, module._buffers):
             for name, tensor in store.items():
                 if tensor is not None and tensor in replaced:
                     store[name] = replaced[tensor]  # type: ignore[assignment]
+                    touched[path] = module
+    return touched

@@ -1,11 +1,10 @@
-"""A trial of every group before anybody relies on it: cut half, and compare with the masked network."""
+"""A trial of every group before anybody relies on it: cut it in several ways, and compare with the masked network."""
 
 from __future__ import annotations
 
-import copy
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,13 +16,15 @@ from compressor.structure.groups import ChannelGroup
 from compressor.structure.mask import masked
 from compressor.structure.plan import Plan
 from compressor.structure.proof import TOLERANCE, difference
-from compressor.structure.shrink import shrink
+from compressor.structure.shrink import duplicate, shrink
 from compressor.structure.watch import evaluating
 
 LARGE = 50_000_000
 
 
-def failing_groups(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Any, ...]) -> dict[str, str]:
+def failing_groups(
+    model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Any, ...], *, auxiliary: bool = False
+) -> dict[str, str]:
     """Names of the groups for which the shrunk network is not the masked one, with the reason.
 
     Faults are found by bisection over families of groups: layers whose names differ in numbers only. A family of which the first
@@ -34,6 +35,7 @@ def failing_groups(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tup
         model: The network; it is left as it was.
         groups: The groups to try.
         inputs: What `model(*inputs)` takes.
+        auxiliary: The network has layers that run in training only; they must run too.
     """
     size = sum(p.numel() for p in model.parameters())
     dtype = torch.float32 if size > LARGE else torch.float64
@@ -43,7 +45,17 @@ def failing_groups(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tup
     for group in groups:
         families[_family(group)].append(group)
     with evaluating(shaken):
-        return _Trial(shaken, exact, TOLERANCE[dtype]).failing(list(families.values()))
+        return _Trial(shaken, exact, TOLERANCE[dtype], _TRIALS, auxiliary).failing(list(families.values()))
+
+
+def faulty_groups(model: nn.Module, plan: Plan, inputs: tuple[Any, ...]) -> dict[str, str]:
+    """Names of the groups for which a plan is wrong, with the reason, found by bisection in double precision."""
+    exact = duplicate(model).double()
+    inputs = tree_map(lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v, inputs)
+    kept = plan.kept
+    with evaluating(exact):
+        trial = _Trial(exact, inputs, TOLERANCE[torch.float64], (lambda group, number: kept[group.name],))
+        return trial.failing([[p.group] for p in plan.groups if p.dropped])
 
 
 def _family(group: ChannelGroup) -> Any:
@@ -52,7 +64,7 @@ def _family(group: ChannelGroup) -> Any:
 
 
 def _shaken(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    shaken = copy.deepcopy(model).to(dtype)
+    shaken = duplicate(model).to(dtype)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for tensor in [*shaken.parameters(), *shaken.buffers()]:
@@ -63,8 +75,16 @@ def _shaken(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 class _Trial:
-    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], tolerance: float) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: tuple[Any, ...],
+        tolerance: float,
+        choices: Sequence[Choice],
+        auxiliary: bool = False,
+    ) -> None:
         self.model, self.inputs, self.tolerance = model, inputs, tolerance
+        self.choices, self.auxiliary = choices, auxiliary
 
     def failing(self, families: list[list[ChannelGroup]]) -> dict[str, str]:
         groups = [g for family in families for g in family]
@@ -86,13 +106,21 @@ class _Trial:
         return bad | (self.failing(rest) if rest else {})
 
     def _fault(self, groups: list[ChannelGroup]) -> str | None:
-        """What is wrong when half of the units of all these groups go, or None."""
-        plan = Plan.of(groups, {g.name: _half(g) for g in groups})
+        """What is wrong when all these groups are cut, or None."""
+        for choice in self.choices:
+            kept = {g.name: choice(g, number) for number, g in enumerate(groups)}
+            reason = self._compare(Plan.of(groups, kept))
+            if reason is not None:
+                return reason
+        return None
+
+    def _compare(self, plan: Plan) -> str | None:
         try:
             small = shrink(self.model, plan)
             actual = small(*self.inputs)
-            with containers_training(small):
-                small(*self.inputs)
+            if self.auxiliary:
+                with containers_training(small):
+                    small(*self.inputs)
         except Exception as error:  # noqa: BLE001 - whatever the user's forward() raises is the reason
             problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return f"the network's code relies on its width: {problem}"
@@ -103,7 +131,33 @@ class _Trial:
         return f"the shrunk network would differ from the masked one by {wrong:.0e} (relative)"
 
 
-def _half(group: ChannelGroup) -> tuple[int, ...]:
-    generator = torch.Generator().manual_seed(group.size)
+Choice = Callable[[ChannelGroup, int], tuple[int, ...]]
+
+
+def _some(group: ChannelGroup, number: int) -> tuple[int, ...]:
+    """Between a third and two thirds of the units at random, another share for every group; every third stays whole."""
+    if number % 3 == 2:
+        return tuple(range(group.size))
+    generator = torch.Generator().manual_seed(number)
     order = torch.randperm(group.size, generator=generator).tolist()
-    return group.balanced(order)[: max(1, group.size // group.step // 2) * group.step]
+    share = (0.5, 0.35, 0.65, 0.42, 0.58)[number % 5]
+    return group.balanced(order)[: _multiple(group, share)]
+
+
+def _first(group: ChannelGroup, number: int) -> tuple[int, ...]:
+    return group.balanced(range(group.size))[: _multiple(group, 0.5)]
+
+
+def _last(group: ChannelGroup, number: int) -> tuple[int, ...]:
+    return group.balanced(range(group.size))[-group.step :]
+
+
+def _all_but_first(group: ChannelGroup, number: int) -> tuple[int, ...]:
+    return group.balanced(range(group.size))[group.step :]
+
+
+_TRIALS: tuple[Choice, ...] = (_some, _all_but_first, _last, _first)
+
+
+def _multiple(group: ChannelGroup, share: float) -> int:
+    return max(1, round(group.size * share / group.step)) * group.step

@@ -92,6 +92,16 @@ class WeightCall:
     def is_convolution(self) -> bool:
         return bool(self.settings)
 
+    @property
+    def positions(self) -> int:
+        """How often the call uses each element of its weight; 0 for an embedding."""
+        if self.input is None or self.output is None:
+            return 0
+        if self.is_convolution:
+            places = self.input if self.settings[3] else self.output
+            return places.shape[0] * places[0, 0].numel()
+        return self.input.numel() // self.input.shape[self.input_axis]
+
 
 class TensorNames:
     """Finds the parameter or buffer that a tensor is, or is a view of."""
@@ -177,7 +187,8 @@ class WeightReader:
         source = Lane(Port(name, out_axis, outputs, shared_out), tuple(range(outputs)))
         sink = Lane(Port(name, in_axis, channels, shared_in), tuple(range(channels)))
         if depthwise:
-            source = sink = Lane(Port(name, 0, weight.shape[0]), tuple(range(weight.shape[0])))
+            rows = weight.shape[0]
+            source = sink = Lane(Port(name, 0, rows), tuple(range(0, rows, rows // channels)))
         settings = (tuple(stride), tuple(padding), tuple(dilation), transposed, tuple(output_padding))
         return WeightCall(
             name, x, weight, self._bias(bias, outputs), 1, 1, source, sink, 0, depthwise, groups, settings
