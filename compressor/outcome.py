@@ -25,6 +25,7 @@ from exporters.benchmark import Benchmark as Measurement
 DENSE, COMPACT = "dense.onnx", "compact.onnx"
 WEIGHTS, PLAN = "compact.safetensors", "plan.json"
 QUALITY, HISTORY, PARITY, BENCHMARKS = "quality.json", "history.json", "parity.json", "benchmarks.json"
+FAULTS, REFITS = "faults.json", "refits.json"
 PACKAGES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -34,6 +35,7 @@ class Finished:
 
     dense: Path
     reference: Path
+    planned: Path
     pruned: Path
     compact: Path
     exported: Path
@@ -56,12 +58,12 @@ def make_report(recipe: Recipe, subject: Subject, done: Finished, seconds: Mappi
         dense=Network(onnx_bytes=dense_bytes, **read_json(done.reference / QUALITY)),
         pruned=Network(**read_json(done.pruned / QUALITY)),
         compact=Network(onnx_bytes=compact_bytes, **read_json(done.compact / QUALITY)),
-        groups=_cut(subject, Plan.load(done.compact / PLAN)) + untouched(subject),
+        groups=_cut(subject, Plan.load(done.compact / PLAN), read_json(done.planned / FAULTS)) + untouched(subject),
         parity=read_json(done.exported / PARITY),
         benchmarks=benchmarks,
         seconds=dict(seconds),
         history=read_json(history) if history.exists() else [],
-        warnings=_warnings(recipe, benchmarks),
+        warnings=_warnings(recipe, benchmarks) + _not_refitted(done.pruned),
     )
     return report.model_copy(update={"accept": judge(recipe.accept, recipe.compress.target, report)})
 
@@ -111,12 +113,17 @@ def _onnx_files(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.glob("*.onnx*"))
 
 
-def _cut(subject: Subject, plan: Plan) -> list[Group]:
+def _cut(subject: Subject, plan: Plan, faults: Mapping[str, str]) -> list[Group]:
     kept = {name: len(units) for name, units in plan.kept.items()}
-    return [
-        Group(name=group.name, layers=layers(group), size=group.size, kept=kept.get(group.name, group.size))
-        for group in subject.groups
-    ]
+    sizes = {g.name: {"reason": faults[g.name]} if g.name in faults else {"kept": kept[g.name]} for g in subject.groups}
+    return [Group(name=g.name, layers=layers(g), size=g.size, **sizes[g.name]) for g in subject.groups]
+
+
+def _not_refitted(pruned: Path) -> list[str]:
+    refits = pruned / REFITS
+    entries = read_json(refits) if refits.exists() else []
+    worse = [entry["layer"] for entry in entries if entry["before"] > 0 and not entry["applied"]]
+    return [f"the refit of {', '.join(worse)} did not lower the held-out error and was not applied"] if worse else []
 
 
 def _versions() -> dict[str, str]:

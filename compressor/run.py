@@ -26,10 +26,12 @@ from compressor.outcome import (
     BENCHMARKS,
     COMPACT,
     DENSE,
+    FAULTS,
     HISTORY,
     PARITY,
     PLAN,
     QUALITY,
+    REFITS,
     Finished,
     make_report,
     publish,
@@ -38,12 +40,13 @@ from compressor.outcome import (
     write_json,
 )
 from compressor.recipe import Recipe, dump_recipe
-from compressor.refit import refit
+from compressor.refit import Refit, refit
 from compressor.report import Report
 from compressor.selection.base import Calibration, Method, Ranking
 from compressor.stages import Stages, sha256
 from compressor.structure import Plan, load_compact, save_compact, shrink, verify
 from compressor.structure.proof import TOLERANCE
+from compressor.structure.trial import faulty_groups
 from compressor.subject import (
     Subject,
     check_data,
@@ -87,7 +90,7 @@ class Run:
         compact = self.finetune(pruned)
         exported = self.export_compact(compact)
         measured = self.benchmark(dense, compact, exported)
-        done = Finished(dense, reference, pruned, compact, exported, measured)
+        done = Finished(dense, reference, plan, pruned, compact, exported, measured)
         report = make_report(self.recipe, self.subject, done, self.stages.seconds)
         publish(report, self.recipe, done, self.stages.run_dir)
         self.journal.say(f"wrote {self.stages.run_dir / 'report.html'}")
@@ -176,11 +179,17 @@ class Run:
             rankings = {name: Ranking(tuple(r["order"]), tuple(r["error"])) for name, r in stored.items()}
             cost = make_cost_model(kind, self.subject)
             wanted = share if kind != "size" else _weights_share(share, dense / DENSE, cost.dense)
-            widths = allocate(self.subject.groups, rankings, cost, wanted, multiple_of=section.multiple_of)
-            kept = {name: rankings[name].order[:width] for name, width in widths.items()}
-            plan = Plan.of(self.subject.groups, kept)
-            self._prove(plan)
+            groups, faults = self.subject.groups, {}
+            while True:
+                widths = allocate(groups, rankings, cost, wanted, multiple_of=section.multiple_of)
+                plan = Plan.of(groups, {name: rankings[name].order[:width] for name, width in widths.items()})
+                found = self._faults(plan)
+                if not found:
+                    break
+                faults |= found
+                groups = dataclasses.replace(groups, items=tuple(g for g in groups if g.name not in faults))
             plan.save(directory / PLAN)
+            write_json(directory / FAULTS, faults)
 
         depends_on = {"selected": selected.name, "target": [kind, share], "multiple_of": section.multiple_of}
         return self._stage("plan", depends_on | ({"dense": dense.name} if kind == "size" else {}), work)
@@ -192,7 +201,8 @@ class Run:
         def work(directory: Path) -> None:
             plan, model = Plan.load(planned / PLAN), self.subject.model
             if section.refit:
-                model = self._refit(plan)
+                model, refits = self._refit(plan)
+                write_json(directory / REFITS, [dataclasses.asdict(entry) for entry in refits])
             small = shrink(model, plan)
             save_compact(small, plan, directory)
             self._assess(small, directory, "pruned")
@@ -274,21 +284,29 @@ class Run:
 
         return self.stages.run(name, {**self.origin, **depends_on}, seeded, resumable=resumable)
 
-    def _refit(self, plan: Plan) -> nn.Module:
+    def _refit(self, plan: Plan) -> tuple[nn.Module, list[Refit]]:
         images, groups = self.calibration[0], self.subject.groups
         with self.journal.bar("refit") as advance:
             fitted, done = refit(
                 self.subject.model, plan, images, groups=groups, seed=self.recipe.seed, progress=advance
             )
-        self.journal.say(f"refit: {sum(entry.applied for entry in done)} of {len(done)} consumers solved again")
-        return fitted
+        self.journal.say(f"refit: {sum(entry.applied for entry in done)} of {len(done)} layers solved again")
+        return fitted, done
 
-    def _prove(self, plan: Plan) -> None:
-        difference = verify(self.subject.model, plan, self.real_inputs)
-        if not difference <= TOLERANCE[torch.float64]:
-            problem = f"removing units and zeroing them give different outputs (relative difference {difference:.1e})"
+    def _faults(self, plan: Plan) -> dict[str, str]:
+        """Groups for which masking and cutting do not give the same outputs, with the reason."""
+        try:
+            if verify(self.subject.model, plan, self.real_inputs) <= TOLERANCE[torch.float64]:
+                return {}
+        except RuntimeError as error:
+            self.journal.say(f"the shrunk network does not run: {error}")
+        faults = faulty_groups(self.subject.model, plan, self.real_inputs)
+        for name, reason in faults.items():
+            self.journal.say(f"group {name} is left alone: {reason}")
+        if not faults:
             cure = "name unusual layers in compress.keep; and please report this network, it is a fault of compressor"
-            raise InputError(problem, where="model", cure=cure)
+            raise InputError("masking and cutting give different outputs", where="model", cure=cure)
+        return faults
 
     def _assess(self, model: nn.Module, directory: Path, name: str) -> None:
         """Write down cost and accuracy; without labels, the agreement with the dense network."""
