@@ -135,7 +135,7 @@ class _Solver:
             yield matrix
 
     def _rows(self, calls: Sequence[tuple[WeightCall, WeightCall]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs of the network in work, outputs of the dense one, and outputs of the one in work before it is solved."""
+        """Inputs of the network in work, outputs of the dense one, and of the one in work before it is solved."""
         inputs = read_matrix(calls[0][1]).shape[2]
         rows = ROWS_OF_WIDE if inputs > WIDE else max(ROWS_PER_INPUT * inputs, FEWEST_ROWS)
         limit = -(-rows // len(calls))

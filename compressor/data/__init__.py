@@ -11,19 +11,7 @@ __all__ = ["Data", "Source", "calibration_batches", "load_data"]
 
 
 def load_data(section: DataSection, model_input: tuple[int, ...], seed: int) -> Data:
-    """Open the data that a recipe names.
-
-    Args:
-        section: The recipe's `data` section.
-        model_input: Shape of one input of the network.
-        seed: Seeds shuffling and augmentation.
-
-    Returns:
-        The loaders.
-
-    Raises:
-        InputError: the source is not known, or the data is missing or not as it should be.
-    """
+    """Open the data that a recipe names; arguments, result and errors are those of `Source.load`."""
     kind, separator, _ = section.source.partition(":")
     name = "custom" if separator and kind != "torchvision" else kind
     return find("compressor.data", Source, name, where="data.source")().load(section, model_input, seed)

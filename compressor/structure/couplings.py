@@ -1,9 +1,9 @@
 """Which channels are coupled: the marks of a few dozen passes, decoded.
 
-Every channel has a label, at first its number. In pass (b, v) the channels whose label has bit b equal to v are marked; at
-each input channel of each operation the bits that are seen spell the label of what feeds it. A bit that is seen as 0 and as
-1 says that several labels meet there: then the sources that meet are told apart by marking them in different colours, and a
-source that still mixes (attention heads, groups of a group norm) gets coarser labels.
+Every channel has a label, at first its number. In pass (b, v) the channels whose label has bit b equal to v are marked;
+at each input channel of each operation the bits that are seen spell the label of what feeds it. A bit that is seen as 0
+and as 1 says that several labels meet there: then the sources that meet are told apart by marking them in different
+colours, and a source that still mixes (attention heads, groups of a group norm) gets coarser labels.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ class Passes:
         self.passed: set[int] = set()
 
     def run(self, pattern: Callable[[Source], Tensor | None]) -> tuple[dict[int, Bools], bool]:
-        """Mark what `pattern` says of each source; return the marks seen on each sink, and whether the output was reached."""
+        """Mark what `pattern` says of each source; return what each sink saw, and whether the output was reached."""
         if time.monotonic() > self.deadline:
             raise InputError("finding the channel groups took too long", cure="raise the time limit")
         raw = [(s, pattern(s)) for s in self.record.sources if s.call is None]
-        with self._raw_marks([(s, mask) for s, mask in raw if mask is not None]):
-            with Replay(self.record, pattern) as replay:
-                outputs = self.model(*self.inputs)
+        marks = [(s, mask) for s, mask in raw if mask is not None]
+        with self._raw_marks(marks), Replay(self.record, pattern) as replay:
+            outputs = self.model(*self.inputs)
         self.passed = set(replay.padded)
         self.padding |= {number for number, channels in replay.padded.items() if channels}
         return {sink: seen.numpy() for sink, seen in replay.seen.items()}, sees_output(outputs)
@@ -144,8 +144,8 @@ def _decode(
 def find_couplings(model: nn.Module, inputs: tuple[Any, ...], *, seconds: float = 120.0) -> Couplings:
     """Find all couplings of a network that is in evaluation mode.
 
-    Layers that do not run then (auxiliary heads) are looked for in a second run in which the modules that contain others
-    believe to be training.
+    Layers that do not run then (auxiliary heads) are looked for in a second run in which the modules that contain
+    others believe to be training.
 
     Args:
         model: The network; its weights are the same afterwards.
@@ -408,12 +408,11 @@ def _colours(sources: list[Source], meeting: Mapping[int, Mapping[int, Bools]]) 
     colours: list[tuple[list[Source], dict[int, Bools]]] = []
     for source in sources:
         hits = meeting[source.index]
-        for members, taken in colours:
-            if not any(k in taken and (taken[k] & mask).any() for k, mask in hits.items()):
-                break
-        else:
-            members, taken = [], {}
-            colours.append((members, taken))
+        free = [c for c in colours if not any(k in c[1] and (c[1][k] & mask).any() for k, mask in hits.items())]
+        if not free:
+            free.append(([], {}))
+            colours.append(free[0])
+        members, taken = free[0]
         members.append(source)
         for k, mask in hits.items():
             taken[k] = taken[k] | mask if k in taken else mask.copy()

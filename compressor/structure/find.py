@@ -34,7 +34,8 @@ def find_groups(
 ) -> Groups:
     """Find the channel groups of a network by watching it run.
 
-    Every group that is returned has passed a trial: half of its units were cut, and the shrunk network computed what the
+    Every group that is returned has passed a trial: half of its units were cut, and the shrunk network computed what
+        the
     masked one computes.
 
     Args:
@@ -81,13 +82,13 @@ def _uses(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[str, int]]:
 
 
 def _smaller(model: nn.Module, inputs: tuple[Any, ...], uses: list[tuple[str, int]]) -> tuple[Any, ...]:
-    """Smaller pictures, where the network takes them and does the same with them: couplings do not depend on the size."""
+    """Smaller pictures, where the network takes them and does the same with them: couplings depend on no size."""
     cropped = tree_map(_crop, inputs)
     if all(a is b for a, b in zip(tree_leaves(cropped), tree_leaves(inputs), strict=True)):
         return inputs
     try:
         same = [weight for weight, _ in _uses(model, cropped)] == [weight for weight, _ in uses]
-    except Exception:  # noqa: BLE001 - a network that refuses the smaller size is watched at its own
+    except Exception:
         return inputs
     return cropped if same else inputs
 

@@ -1,8 +1,9 @@
 """Mark and see: couplings between channels, found by watching NaN travel through the network.
 
-NaN is put into some output channels of operations with weights, and one looks which input channels of which other weights
-turn NaN. A mark is cleaned at every operation with a weight, so it travels exactly one hop; since the outputs of these
-operations never depend on the marks, they are computed once and replayed, and a pass costs only what lies between them.
+NaN is put into some output channels of operations with weights, and one looks which input channels of which other
+weights turn NaN. A mark is cleaned at every operation with a weight, so it travels exactly one hop; since the outputs
+of these operations never depend on the marks, they are computed once and replayed, and a pass costs only what lies
+between them.
 
 Layer and group-of-one norms are made transparent, otherwise they would spread every mark over all channels.
 """
@@ -32,7 +33,7 @@ BATCH_NORMS = {
 }
 NORM_PREFIX = "normalised by "
 
-Pattern = Callable[["Source"], Tensor]
+Pattern = Callable[["Source"], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ class Replay(TorchDispatchMode):
         for other in args[:3]:
             if isinstance(other, Tensor) and other.dim() == 1 and torch.isnan(other).any():
                 _fill(output, call.output_axis, torch.isnan(other))
-        mark = self._marks.get(event.call)
+        mark = self._marks.get(event.call) if event.call is not None else None
         if mark is not None:
             _fill(output, call.output_axis, mark)
         return output

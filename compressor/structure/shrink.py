@@ -112,6 +112,6 @@ def _replace(model: nn.Module, replaced: dict[Tensor, Tensor]) -> dict[str, nn.M
         for store in (module._parameters, module._buffers):
             for name, tensor in store.items():
                 if tensor is not None and tensor in replaced:
-                    store[name] = replaced[tensor]  # type: ignore[assignment]
+                    store[name] = replaced[tensor]
                     touched[path] = module
     return touched

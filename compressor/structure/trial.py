@@ -27,9 +27,10 @@ def failing_groups(
 ) -> dict[str, str]:
     """Names of the groups for which the shrunk network is not the masked one, with the reason.
 
-    Faults are found by bisection over families of groups: layers whose names differ in numbers only. A family of which the first
-    and the last fail by themselves is given up as a whole. Weights are shaken first, so that equal or zero weights cannot hide a
-    wrong index.
+    Faults are found by bisection over families of groups: layers whose names differ in numbers only. A family of which
+        the first
+    and the last fail by themselves is given up as a whole. Weights are shaken first, so that equal or zero weights
+    cannot hide a wrong index.
 
     Args:
         model: The network; it is left as it was.
@@ -121,7 +122,7 @@ class _Trial:
             if self.auxiliary:
                 with containers_training(small):
                     small(*self.inputs)
-        except Exception as error:  # noqa: BLE001 - whatever the user's forward() raises is the reason
+        except Exception as error:
             problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return f"the network's code relies on its width: {problem}"
         with masked(self.model, plan):

@@ -131,7 +131,7 @@ class TensorNames:
         if found is None:
             return None
         name, tensor = found
-        start, step = view.storage_offset() - tensor.storage_offset(), view.stride(axis)
+        start, step = int(view.storage_offset() - tensor.storage_offset()), view.stride(axis)
         places = [_unravel(start + c * step, tensor) for c in range(view.shape[axis])]
         axes = [a for a in range(tensor.dim()) if any(p[a] != places[0][a] for p in places)]
         if not axes and view.shape[axis] == 1:
@@ -144,7 +144,7 @@ class TensorNames:
 
 def _unravel(offset: int, tensor: Tensor) -> tuple[int, ...]:
     place = [0] * tensor.dim()
-    for axis in sorted(range(tensor.dim()), key=lambda a: (-tensor.stride(a), tensor.shape[a] == 1)):
+    for axis in sorted(range(tensor.dim()), key=lambda a: (-tensor.stride()[a], tensor.shape[a] == 1)):
         if tensor.shape[axis] > 1:
             place[axis], offset = divmod(offset, tensor.stride(axis))
     return tuple(place)
