@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 
 import torch
 from torch import nn
@@ -18,25 +20,7 @@ from compressor.report import Report
 from compressor.stages import write_atomically
 from compressor.training.loop import finetune
 
-RECIPE = b"""\
-# compressor run recipe.yaml
-model:
-  builder: compressor.models.digits:digits_resnet
-  checkpoint: digits.pth
-  input: [1, 32, 32]
-data:
-  source: digits
-  batch_size: 64
-compress:
-  method: imitation
-  target: {macs: 0.4}
-  calibration: {images: 512}
-  multiple_of: 16
-finetune: {epochs: 5, lr: 0.02}
-benchmark: {provider: cpu, threads: 1, batch_sizes: [1]}
-accept: {accuracy_drop: 0.01, speedup: 1.3}
-"""
-TRAINING = {"epochs": 10, "lr": 0.05, "distill": False}
+TRAINING = {"epochs": 6, "lr": 0.05, "distill": False}
 
 
 def run_demo(out: Path) -> Report:
@@ -55,7 +39,7 @@ def run_demo(out: Path) -> Report:
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "recipe.yaml", RECIPE)
+        write_atomically(out / "recipe.yaml", recipe_text("recipe.yaml", "digits.pth").encode())
     except OSError as error:
         raise InputError(f"it cannot be written ({error})", where=str(out), cure="choose another --out") from error
     journal = Journal(out / "log.txt")
@@ -65,6 +49,12 @@ def run_demo(out: Path) -> Report:
     torch.save(model.state_dict(), unfinished)
     os.replace(unfinished, out / "digits.pth")
     return compress(out / "recipe.yaml", out=out / "run")
+
+
+def recipe_text(file: str, checkpoint: str) -> str:
+    """The demonstration's recipe, to be written to `file`, with the path of its checkpoint."""
+    template = files("compressor").joinpath("templates/digits.yaml").read_text(encoding="utf-8")
+    return Template(template).substitute(file=file, checkpoint=checkpoint)
 
 
 def train(recipe: Recipe, journal: Journal) -> nn.Module:

@@ -12,7 +12,7 @@ from compressor.recipe import Recipe, load_recipe
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
-    (tmp_path / "recipe.yaml").write_bytes(demo.RECIPE)
+    (tmp_path / "recipe.yaml").write_text(demo.recipe_text("recipe.yaml", "digits.pth"))
     (tmp_path / "digits.pth").touch()
     return load_recipe(tmp_path / "recipe.yaml")
 
@@ -26,6 +26,12 @@ def test_training_is_the_same_every_time_and_learns(
     validation = load_data(recipe.data, recipe.model.input, 0).validation
     assert validation is not None
     assert evaluate(first, validation).accuracy > 0.5
+
+
+def test_the_sample_is_the_recipe_of_the_demonstration() -> None:
+    sample = Path(__file__).parents[1] / "samples/digits/recipe.yaml"
+    command = "samples/digits/recipe.yaml --out runs/digits"
+    assert sample.read_text(encoding="utf-8") == demo.recipe_text(command, "../../runs/demo/digits.pth")
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
