@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from compressor.acceptance import judge
@@ -38,14 +39,15 @@ def compress(
     loaded, base, name = _read(recipe, overrides)
     run_dir = Path(out) if out is not None else Path("runs") / name
     journal = Journal(run_dir / "log.txt")
-    with Stages(run_dir, fresh=fresh, say=journal.say) as stages:
+    with _naming(recipe), Stages(run_dir, fresh=fresh, say=journal.say) as stages:
         return Run(loaded, base, stages, journal).execute()
 
 
 def inspect_recipe(recipe: str | Path | Recipe) -> Inspection:
     """Find out what could be cut from the network of a recipe; its data is not touched."""
     loaded, base, _ = _read(recipe, ())
-    return inspect_subject(load_subject(loaded, base), loaded.compress.multiple_of)
+    with _naming(recipe):
+        return inspect_subject(load_subject(loaded, base), loaded.compress.multiple_of)
 
 
 def check_run(run_dir: str | Path, overrides: Sequence[str] = ()) -> Report:
@@ -70,6 +72,17 @@ def check_run(run_dir: str | Path, overrides: Sequence[str] = ()) -> Report:
     report = report.model_copy(update={"recipe": stored, "accept": rules})
     write_report(report, run_dir, read_samples(run_dir, report))
     return report
+
+
+@contextmanager
+def _naming(recipe: str | Path | Recipe) -> Iterator[None]:
+    """Where a key of the recipe is at fault, the error names the file as well."""
+    try:
+        yield
+    except InputError as error:
+        if isinstance(recipe, Recipe) or (error.where or "").partition(".")[0] not in Recipe.model_fields:
+            raise
+        raise InputError(error.problem, where=f"{recipe}: {error.where}", cure=error.cure) from error
 
 
 def _read(recipe: str | Path | Recipe, overrides: Sequence[str]) -> tuple[Recipe, Path, str]:

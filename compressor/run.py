@@ -179,7 +179,7 @@ class Run:
             rankings = {name: Ranking(tuple(r["order"]), tuple(r["error"])) for name, r in stored.items()}
             cost = make_cost_model(kind, self.subject)
             wanted = share if kind != "size" else _weights_share(share, dense / DENSE, cost.dense)
-            groups, faults = self.subject.groups, {}
+            groups, faults = self.subject.groups, dict[str, str]()
             while True:
                 widths = allocate(groups, rankings, cost, wanted, multiple_of=section.multiple_of)
                 plan = Plan.of(groups, {name: rankings[name].order[:width] for name, width in widths.items()})

@@ -208,7 +208,7 @@ def test_bad_input_is_named_and_leaves_earlier_results(
     before = contents(run_dir)
     with pytest.raises(InputError, match=f"(?s){message}") as caught:
         compress(project / "recipe.yaml", run_dir, overrides=[override])
-    assert caught.value.cure
+    assert caught.value.cure and str(project) in str(caught.value.where)
     assert contents(run_dir) == before
 
 

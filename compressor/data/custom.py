@@ -70,7 +70,7 @@ def _as_dict(returned: Any) -> Mapping[str, Any]:
     if isinstance(returned, (tuple, list)) and len(returned) == 2:
         return {"train": returned[0], "validation": returned[1]}
     if not isinstance(returned, Mapping):
-        raise _wrong(f"it returned a {type(returned).__name__}")
+        raise _wrong(f"it returned {type(returned).__name__}")
     unknown = [str(key) for key in returned if key not in KEYS]
     if unknown:
         raise _wrong(f"it returned the unknown keys {', '.join(unknown)}")

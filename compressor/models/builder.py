@@ -28,7 +28,7 @@ def build_model(section: ModelSection, base: Path) -> nn.Module:
     model = call_named(section.builder, section.args, where="model.builder", where_args="model.args", base=base)
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"{section.builder} returned a {type(model).__name__}, not a torch.nn.Module",
+            f"{section.builder} returned {type(model).__name__}, not a torch.nn.Module",
             where="model.builder",
             cure="let the callable return the network",
         )

@@ -104,7 +104,7 @@ def test_no_image_at_all_is_refused(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("number", "returned a int"),
+        ("number", "returned int"),
         ("half", "neither both of train and validation, nor calibration alone"),
         ("misspelt", "unknown keys trian"),
         ("no_loader", "'train' is a int, not a loader"),

@@ -22,7 +22,7 @@ def test_the_model_is_built_with_its_arguments_in_evaluation_mode() -> None:
 
 
 def test_a_builder_that_returns_no_module_is_refused() -> None:
-    with pytest.raises(InputError, match=r"model.builder: .* returned a dict"):
+    with pytest.raises(InputError, match=r"model.builder: .* returned dict"):
         build_model(section("builtins:dict"), Path())
 
 
