@@ -1,0 +1,129 @@
+"""The loss of a network as a function of the gates of one group, and the setting of the gates with the lowest loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compressor.selection.gates import Gated, Recording
+from compressor.structure.groups import ChannelGroup
+
+CHUNK = 16
+STACK = 128
+"""Images, counted over all settings of the gates, that are run at a time."""
+SLACK, ROUNDING = 1e-5, 1e-2
+
+PerImage = Callable[[list[Tensor], list[Tensor]], Tensor]
+Batch = tuple[Tensor, ...]
+
+
+class GateLoss:
+    """Sums a loss over images that lie in chunks, the most difficult images first.
+
+    Args:
+        recording: The network.
+        group: The group that has the gates.
+        images: Images; a multiple of `CHUNK` of them.
+        targets: What `loss` compares the outputs with, image by image.
+        loss: Maps outputs and targets to one number per image that is never negative.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        group: ChannelGroup,
+        images: Batch,
+        targets: Sequence[Tensor],
+        loss: PerImage,
+    ) -> None:
+        self._recording, self._group, self._images, self._targets, self._loss = recording, group, images, targets, loss
+        self.count = len(images[0])
+        self._arrange(torch.arange(self.count))
+
+    def sort(self, counts: Tensor, scale: float = 1.0) -> float:
+        """Put the images first on which the loss is highest with gates `scale * counts`; return the mean loss."""
+        losses = self._each(counts, scale)
+        self._arrange(self._order[losses.argsort(descending=True)])
+        return float(losses.mean())
+
+    def mean(self, gate: Tensor) -> float:
+        """Mean loss."""
+        return float(self._each(gate, 1.0).mean())
+
+    def best(self, counts: Tensor, units: Sequence[int], scale: float, likely: int) -> tuple[int, dict[int, float]]:
+        """The unit that lowers the loss most when it is counted once more.
+
+        The sum over a part of the images is a lower bound for the sum over all: a unit is given up as soon as that
+        exceeds the whole sum of another one. So the result is that of trying all units on all images.
+
+        Args:
+            counts: How often each unit is in.
+            units: The units to try.
+            scale: What a gate is for each count.
+            likely: The one of them that is tried first; a good one spares work.
+
+        Returns:
+            The best unit, and the mean loss for each unit, which is a lower bound where one was given up.
+        """
+        chunks = range(len(self._chunks))
+        sums = dict.fromkeys(units, 0.0)
+        sums[likely] = sum(float(self._part(chunk, counts, [likely], scale).double().sum()) for chunk in chunks)
+        bound = sums[likely] + SLACK * (sums[likely] + ROUNDING * self.count)
+        alive = [unit for unit in units if unit != likely]
+        for chunk in chunks:
+            if not alive:
+                break
+            losses = self._part(chunk, counts, alive, scale).sum(1, dtype=torch.float64).tolist()
+            for unit, loss in zip(alive, losses, strict=True):
+                sums[unit] += loss
+            alive = [unit for unit in alive if sums[unit] <= bound]
+        best = min(sorted([*alive, likely]), key=lambda unit: sums[unit])
+        return best, {unit: total / self.count for unit, total in sums.items()}
+
+    def gradient(self, gate: Tensor, share: float) -> Tensor:
+        """Derivative by the gates of the sum of the losses over the first share of the images."""
+        total = torch.zeros_like(gate)
+        for gated, targets in self._chunks[: math.ceil(share * len(self._chunks))]:
+            total += torch.func.grad(partial(self._sum, gated, targets))(gate)
+        return total
+
+    def _sum(self, gated: Gated, targets: list[Tensor], gate: Tensor) -> Tensor:
+        return self._loss(gated.run(gate), targets).sum()
+
+    def _arrange(self, order: Tensor) -> None:
+        self._order = order
+        self._chunks: list[tuple[Gated, list[Tensor]]] = []
+        for index in order.split(CHUNK):
+            batch = tuple(t[index] for t in self._images)
+            self._chunks.append((self._recording.gated(self._group, batch), [t[index] for t in self._targets]))
+
+    def _each(self, counts: Tensor, scale: float) -> Tensor:
+        """Loss on every image, in their present order."""
+        gate = scale * counts
+        return torch.cat([self._loss(gated.run(gate), targets) for gated, targets in self._chunks]).double()
+
+    def _part(self, chunk: int, counts: Tensor, units: Sequence[int], scale: float) -> Tensor:
+        """Losses on the images of a chunk, (units, images)."""
+        gated, targets = self._chunks[chunk]
+        stacks = torch.tensor(units).split(max(1, STACK // CHUNK))
+        return torch.cat([gated.map(lambda out: self._loss(out, targets), counts, some, scale) for some in stacks])
+
+
+def divergence(outputs: list[Tensor], targets: list[Tensor]) -> Tensor:
+    """KL divergence to the dense network, image by image; `targets` are the dense outputs."""
+    logs = [(out.log_softmax(1), target.log_softmax(1)) for out, target in zip(outputs, targets, strict=True)]
+    return torch.stack([_per_image((target.exp() * (target - out)).sum(1)) for out, target in logs]).sum(0)
+
+
+def cross_entropy(outputs: list[Tensor], targets: list[Tensor]) -> Tensor:
+    """Cross-entropy of the first output with the labels, image by image."""
+    return _per_image(F.cross_entropy(outputs[0], targets[0], reduction="none"))
+
+
+def _per_image(losses: Tensor) -> Tensor:
+    return losses.reshape(len(losses), -1).mean(1)

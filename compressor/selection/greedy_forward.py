@@ -1,0 +1,167 @@
+"""Greedy forward selection by the loss of the whole network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressor.errors import InputError
+from compressor.selection.base import Calibration, Method, Ranking
+from compressor.selection.gate_loss import CHUNK, Batch, GateLoss, cross_entropy, divergence
+from compressor.selection.gates import Recording
+from compressor.structure.groups import ChannelGroup
+
+LOSSES = {"divergence": divergence, "cross_entropy": cross_entropy}
+CANDIDATES = ("all", "taylor", "random")
+SORTINGS = 8
+"""How often the images are put into a new order on the way to a full group."""
+GRADIENT_SHARE = 0.25
+"""Share of the images, the most difficult ones, of which the gradient is taken."""
+
+
+class GreedyForward(Method):
+    """From an empty group, add the unit that lowers the loss of the network most, until the group is full.
+
+    The loss is the KL divergence to the dense network, so that no labels are needed. All other groups stay whole: the
+    widths of the groups before are not known when a group is ranked (the paper stops each group at a given loss, and
+    ranks the next on what is left). The prices are the losses themselves.
+
+    Args:
+        repeat: A unit may be picked again, which raises its weight (as in the paper); needs `scale: N/n`. A group is
+            ranked by at most twice as many picks as it has units; those never picked come last.
+        scale: `none` leaves the weights of the picked units as they are; `N/n` keeps the sum of the weights.
+        loss: `divergence` from the dense network, or `cross_entropy`, which needs labels.
+        candidates: Who is tried in a step: `all`, those to which the gradient points (`taylor`), or some drawn at
+            `random`.
+        screen: How many are tried, unless all are.
+        exact: All units are tried until so many are in.
+        images: How many images the loss is taken on; the same in every step.
+    """
+
+    name = "greedy_forward"
+    summary = "adds the unit that lowers the loss of the network most; label-free unless loss is cross_entropy"
+    paper = "Ye et al., Good Subnetworks Provably Exist, ICML 2020 (arXiv 2003.01794)"
+
+    def __init__(
+        self,
+        repeat: bool = False,
+        scale: str = "none",
+        loss: str = "divergence",
+        candidates: str = "all",
+        screen: int = 5,
+        exact: int = 0,
+        images: int = 128,
+    ) -> None:
+        _choose("scale", scale, ("none", "N/n"))
+        _choose("loss", loss, tuple(LOSSES))
+        _choose("candidates", candidates, CANDIDATES)
+        if repeat and scale != "N/n":
+            raise _wrong("repeat: true", "set scale: N/n, or repeat: false")
+        if screen < 1 or images < CHUNK:
+            raise _wrong(f"screen: {screen}, images: {images}", f"screen is at least 1, images at least {CHUNK}")
+        self.repeat, self.scale, self.loss, self.candidates = repeat, scale, loss, candidates
+        self.screen, self.exact, self.images = screen, exact, images
+
+    def rank(self, calibration: Calibration) -> dict[str, Ranking]:
+        groups = calibration.groups
+        images, labels = _first(calibration, self.images)
+        if self.loss == "cross_entropy" and labels is None:
+            raise InputError(
+                "cross_entropy needs labels, and the data has none",
+                where="compress.options",
+                cure="use loss: divergence",
+            )
+        recording = Recording(calibration.model, groups.norms, tuple(t[:CHUNK] for t in images))
+        with torch.no_grad():
+            targets = _dense(recording, images) if self.loss == "divergence" or labels is None else [labels]
+            rankings = {}
+            for number, group in enumerate(groups):
+                loss = GateLoss(recording, group, images, targets, LOSSES[self.loss])
+                rankings[group.name] = self._rank_group(group, loss, calibration.seed)
+                calibration.progress(number + 1, len(groups))
+        return rankings
+
+    def _rank_group(self, group: ChannelGroup, loss: GateLoss, seed: int) -> Ranking:
+        size = group.size
+        counts, order = torch.zeros(size), list[int]()
+        reached = {size: loss.mean(torch.ones(size)), 0: loss.sort(counts)}
+        means = dict.fromkeys(range(size), 0.0)
+        generator = torch.Generator().manual_seed(seed)
+        for pick in range(2 * size if self.repeat else size):
+            scale = 1.0 if self.scale == "none" else size / (pick + 1)
+            if pick and pick % max(1, size // SORTINGS) == 0:
+                loss.sort(counts, size / pick if self.scale == "N/n" else 1.0)
+            units = self._candidates(group, counts, scale, loss, generator)
+            likely = min(units, key=lambda unit: means[unit])
+            unit, found = loss.best(counts, units, scale, likely)
+            means |= found
+            counts[unit] += 1
+            if unit not in order:
+                order.append(unit)
+            reached[len(order)] = min(found[unit], reached.get(len(order), math.inf))
+            if len(order) == size:
+                break
+        rest = [unit for unit in range(size) if unit not in order]
+        return Ranking(group.balanced([*order, *rest]), _prices(reached, size))
+
+    def _candidates(
+        self, group: ChannelGroup, counts: Tensor, scale: float, loss: GateLoss, generator: torch.Generator
+    ) -> list[int]:
+        units = list(range(group.size)) if self.repeat else _open(group, counts)
+        if self.candidates == "all" or len(units) <= self.screen or counts.sum() < self.exact:
+            return units
+        if self.candidates == "random":
+            return [units[i] for i in torch.randperm(len(units), generator=generator)[: self.screen].tolist()]
+        gradient = loss.gradient(counts * scale, GRADIENT_SHARE)
+        return sorted(units, key=lambda unit: float(gradient[unit]))[: self.screen]
+
+
+def _open(group: ChannelGroup, counts: Tensor) -> list[int]:
+    """The units that are not in; of those in blocks, only such as keep the blocks even."""
+    taken = counts.tolist()
+    if not group.blocks:
+        return [unit for unit in range(group.size) if not taken[unit]]
+    fill = [sum(taken[unit] > 0 for unit in block) for block in group.blocks]
+    behind = (block for block, number in zip(group.blocks, fill, strict=True) if number == min(fill))
+    return sorted(unit for block in behind for unit in block if not taken[unit])
+
+
+def _prices(reached: dict[int, float], size: int) -> tuple[float, ...]:
+    """Rise of the loss over the dense network for every width; widths that were not reached lie on a line."""
+    known = sorted(reached)
+    losses = np.interp(np.arange(size + 1), known, [reached[width] for width in known]) - reached[size]
+    return tuple(float(p) for p in np.maximum.accumulate(np.maximum(losses, 0)[::-1])[::-1])
+
+
+def _first(calibration: Calibration, wanted: int) -> tuple[Batch, Tensor | None]:
+    """The first images and their labels, in whole chunks."""
+    columns = zip(*calibration.images, strict=True)
+    images = tuple(torch.cat(column)[:wanted] for column in columns)
+    count = len(images[0]) // CHUNK * CHUNK
+    if not count:
+        raise InputError(
+            f"{len(images[0])} calibration images are too few",
+            where="compress.calibration.images",
+            cure=f"give at least {CHUNK}",
+        )
+    labels = None if calibration.labels is None else torch.cat(list(calibration.labels))[:count]
+    return tuple(t[:count] for t in images), labels
+
+
+def _dense(recording: Recording, images: Batch) -> list[Tensor]:
+    """The outputs of the dense network."""
+    parts = [recording.dense(batch) for batch in zip(*(t.split(CHUNK) for t in images), strict=True)]
+    return [torch.cat(output) for output in zip(*parts, strict=True)]
+
+
+def _choose(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise _wrong(f"{name}: {value}", f"choose one of: {', '.join(known)}")
+
+
+def _wrong(problem: str, cure: str) -> InputError:
+    return InputError(f"'{problem}' cannot be", where="compress.options", cure=cure)

@@ -1,0 +1,39 @@
+"""The better of local and global greedy imitation, group by group."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from compressor.selection.base import Calibration, Method, Ranking
+from compressor.selection.imitate_global import ImitateGlobal
+from compressor.selection.imitate_simplex import ImitateSimplex
+from compressor.selection.moments import collect_moments
+from compressor.selection.prices import price
+
+
+class ImitateBoth(Method):
+    """Rank every group by local and by global imitation; keep the order that costs less at the same width.
+
+    Args:
+        width: Share of the units at which the two are compared.
+        images: How many images global imitation looks at.
+    """
+
+    name = "imitate_both"
+    summary = "the better of imitate_simplex and imitate_global for every group; label-free"
+    paper = "Ye et al., Greedy Optimization Provably Wins the Lottery, NeurIPS 2020 (arXiv 2010.15969)"
+
+    def __init__(self, width: float = 0.5, images: int = 128) -> None:
+        self.width, self.images = width, images
+
+    def rank(self, calibration: Calibration) -> dict[str, Ranking]:
+        quiet = replace(calibration, progress=lambda done, total: None)
+        local = ImitateSimplex().rank(quiet)
+        consumers = [s.tensor for g in calibration.groups for s in g.slices if s.role == "consumer"]
+        moments = collect_moments(calibration.model, consumers, calibration.images, seed=calibration.seed)
+        whole = price(quiet, ImitateGlobal(images=self.images).rank(calibration), moments)
+        best = {}
+        for group in calibration.groups:
+            width = round(group.size * self.width)
+            best[group.name] = min(local[group.name], whole[group.name], key=lambda ranking: ranking.error[width])
+        return best
