@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import ceil
 
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +36,7 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     if inspection.untouched:
         rows = [(", ".join(group.layers), group.reason or "") for group in inspection.untouched]
         console.print(_table(("Left alone", "Reason"), rows))
-    reachable = ", ".join(f"{kind}: {value:.3f}" for kind, value in inspection.smallest.items())
+    reachable = ", ".join(f"{kind}: {ceil(1000 * value) / 1000:.3f}" for kind, value in inspection.smallest.items())
     console.print(Text(f"Smallest reachable targets: {reachable}"))
 
 
