@@ -117,7 +117,7 @@ class _Solver:
         before = _error(old, *test, centred)
         candidates = self._candidates(first, old, x[:, :-held], y[:, :-held], centred)
         after, matrix = min(((_error(m, *test, centred), m) for m in candidates), key=lambda item: item[0])
-        applied = after < before
+        applied = after < before or not matrix.any()
         self._apply(first, matrix if applied else old, x, y, centred)
         for _, call in calls:
             assert call.rerun is not None
@@ -127,6 +127,9 @@ class _Solver:
     def _candidates(self, call: WeightCall, old: Tensor, x: Tensor, y: Tensor, centred: bool) -> Iterator[Tensor]:
         """The solution for every ridge."""
         kept = self._kept(call, old)
+        if not any(map(len, kept)):
+            yield torch.zeros_like(old)
+            return
         fits = [_fit(x[g][:, kept[g]], y[g], centred) for g in range(len(old))]
         for ridge in RIDGES:
             matrix = torch.zeros_like(old)

@@ -104,7 +104,7 @@ def make_cost_model(kind: str, subject: Subject) -> CostModel:
 
 def narrowest(group: ChannelGroup, multiple_of: int = 1) -> int:
     """Return the fewest units that a group may keep."""
-    return min(group.size, math.lcm(group.step, multiple_of))
+    return 0 if group.vanishes else min(group.size, math.lcm(group.step, multiple_of))
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping
-from math import ceil, lcm
+from math import ceil, isfinite, lcm
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ def allocate(
         cost: What a choice of widths costs.
         target: Share of the dense cost to keep, above 0 and at most 1.
         multiple_of: Widths are multiples of this and of the group's own step; full width is always allowed.
-        minimum: Fewest units that a group keeps.
+        minimum: Fewest units that a group keeps, unless it vanishes altogether: it may where it can, for a finite price.
 
     Returns:
         The kept units of every group, by its name.
@@ -85,7 +85,7 @@ class _Search:
     ) -> None:
         self.cost, self.budget = cost, budget
         self.widths = {group.name: group.size for group in groups}
-        self.allowed = {group.name: _allowed(group, multiple_of, minimum) for group in groups}
+        self.allowed = {group.name: _allowed(group, rankings[group.name], multiple_of, minimum) for group in groups}
         self.prices = {name: np.array(rankings[name].error)[widths] for name, widths in self.allowed.items()}
         self.total = cost.total(self.widths)
 
@@ -182,7 +182,8 @@ def _kicks(count: int) -> list[int]:
     return [*steps, *(-step for step in steps)]
 
 
-def _allowed(group: ChannelGroup, multiple_of: int, minimum: int) -> NDArray[np.int64]:
+def _allowed(group: ChannelGroup, ranking: Ranking, multiple_of: int, minimum: int) -> NDArray[np.int64]:
     """The widths that a group may take, from narrow to full."""
     step = lcm(group.step, multiple_of)
-    return np.array([w for w in range(0, group.size, step) if w >= minimum] + [group.size])
+    none = [0] if group.vanishes and isfinite(ranking.error[0]) else []
+    return np.array(none + [w for w in range(step, group.size, step) if w >= minimum] + [group.size])

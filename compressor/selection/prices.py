@@ -59,7 +59,7 @@ def _held_out(images: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
 
 
 def _widths(group: ChannelGroup) -> list[int]:
-    widths = {max(1, round(group.size * s / group.step)) * group.step for s in SHARES}
+    widths = {max(1, round(group.size * s / group.step)) * group.step for s in SHARES} | {group.fewest}
     return sorted(w for w in widths if w < group.size)
 
 
@@ -115,6 +115,8 @@ def _kept_columns(moments: Moments, cut: Any, kept: set[int]) -> list[Tensor]:
 def _resolved(moments: Moments, center: bool, kept: Sequence[Tensor]) -> Tensor:
     matrix = torch.zeros_like(moments.weight)
     for g, columns in enumerate(kept):
+        if not len(columns):
+            continue
         matrix[g][:, columns] = solve(moments, g, columns, center)
     return matrix
 

@@ -38,6 +38,8 @@ class Couplings:
         ports: Every port that was seen, with the number of its first coordinate.
         pairs: Pairs of coordinates that must be kept or cut together.
         fixed: Coordinates that must stay, with the reason.
+        edges: Which calls read what which other calls make, by their numbers in the first run.
+        first, last: The calls that read the network's input, and those that make its output.
         mixed: Ports whose channels cannot be told apart, with the reason.
     """
 
@@ -47,6 +49,9 @@ class Couplings:
     pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
     fixed: list[tuple[Ints, str]] = field(default_factory=list)
     mixed: dict[Port, str] = field(default_factory=dict)
+    edges: set[tuple[int, int]] = field(default_factory=set)
+    first: set[int] = field(default_factory=set)
+    last: set[int] = field(default_factory=set)
     total: int = 0
 
     def places(self, lane: Lane) -> Ints:
@@ -56,6 +61,15 @@ class Couplings:
             self.total += lane.port.size
         return np.asarray(lane.coordinates, dtype=np.int64) + self.ports[lane.port]
 
+    def passable_without(self, weights: set[str]) -> bool:
+        """True where the output still depends on the input when all calls with these weights return constants."""
+        open_calls = {n for n, call in enumerate(self.calls) if call.weight not in weights}
+        reached, found = set(), self.first & open_calls
+        while found:
+            reached |= found
+            found = {b for a, b in self.edges if a in found and b in open_calls} - reached
+        return bool(reached & self.last)
+
     def join(self, left: Ints, right: Ints) -> None:
         """Couple two arrays of coordinates element by element."""
         self.pairs.append((left, right))
@@ -64,10 +78,12 @@ class Couplings:
 class Passes:
     """Runs marked passes over a recorded network, within a time limit."""
 
-    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], names: TensorNames, deadline: float) -> None:
+    def __init__(
+        self, model: nn.Module, inputs: tuple[Any, ...], names: TensorNames, deadline: float, main: bool = True
+    ) -> None:
         self.model, self.inputs, self.names = model, inputs, names
         model(*inputs)  # what a network caches in its first run is there in all that follow
-        self.deadline = deadline
+        self.deadline, self.main = deadline, main
         with tracking(model) as modules, Recorder(names, modules) as recorder:
             model(*inputs)
         self.record = recorder.record
@@ -167,7 +183,7 @@ def _find_couplings(model: nn.Module, inputs: tuple[Any, ...], deadline: float) 
     idle = [name for name, module in model.named_modules() if _has_weight(module) and f"{name}.weight" not in seen]
     if idle:
         with containers_training(model):
-            _survey(couplings, Passes(model, inputs, names, deadline))
+            _survey(couplings, Passes(model, inputs, names, deadline, main=False))
     return couplings
 
 
@@ -190,7 +206,7 @@ def _survey(couplings: Couplings, passes: Passes) -> None:
     if raw:
         record.sources = raw
         _Search(passes, couplings).run(raw)
-    _fix_unfed(couplings, record)
+    _fix_unfed(couplings, record, passes.main)
 
 
 @contextmanager
@@ -206,13 +222,14 @@ def containers_training(model: nn.Module) -> Iterator[None]:
             module.training = False
 
 
-def _fix_unfed(couplings: Couplings, record: Record) -> None:
+def _fix_unfed(couplings: Couplings, record: Record, main: bool) -> None:
     """Inputs that nothing was seen to feed come from outside."""
-    read = [couplings.places(record.sinks[sink]) for sink in record.sink_calls]
+    read = {call: couplings.places(record.sinks[sink]) for sink, call in record.sink_calls.items()}
     joined = np.zeros(couplings.total, dtype=bool)
     for left, right in couplings.pairs:
         joined[left] = joined[right] = True
-    couplings.fixed += [(places[~joined[places]], "it reads the network's input") for places in read]
+    couplings.fixed += [(places[~joined[places]], "it reads the network's input") for places in read.values()]
+    couplings.first |= {call for call, places in read.items() if main and not joined[places].all()}
 
 
 def _join_multiplier(couplings: Couplings, lane: Lane) -> None:
@@ -252,17 +269,14 @@ class _Search:
 
     def run(self, sources: list[Source]) -> None:
         weights = bool(sources) and sources[0].call is not None
-        single = [s for s in sources if s.size == 1 and weights]
-        for source in single:
-            self.couplings.fixed.append((self.couplings.places(source.lane), "it has a single channel"))
-        sources = [s for s in sources if s not in single]
-        if not sources:
-            return
         for source in sources:
             self.reach[source.index], leaves = self.passes.run(_whole(source))
             self.pads[source.index] = self.passes.passed
-            if leaves and weights:
-                self.couplings.fixed.append((self.couplings.places(source.lane), "it is the network's output"))
+            if weights:
+                self._note(source, leaves)
+        sources = [s for s in sources if s.size > 1 or not weights]
+        if not sources:
+            return
         unclear: dict[int, Bools] = {}
         for batch in _by_axis(sources):
             spelled = self.passes.spell({s.index: np.arange(s.size) for s in batch})
@@ -272,6 +286,17 @@ class _Search:
             if weights:
                 self._fix_padded(batch)
             self._resolve(batch, {sink: mask for sink, mask in unclear.items() if mask.any()}, weights)
+
+    def _note(self, source: Source, leaves: bool) -> None:
+        places, calls = self.couplings.places(source.lane), self.passes.record.sink_calls
+        assert source.call is not None
+        if leaves:
+            self.couplings.fixed.append((places, "it is the network's output"))
+        elif source.size == 1:
+            self.couplings.fixed.append((places, "it has a single channel"))
+        if self.passes.main:
+            self.couplings.edges |= {(source.call, calls[k]) for k in self.reach[source.index] if k in calls}
+            self.couplings.last |= {source.call} if leaves else set()
 
     def _couple(self, sources: Iterable[Source], sink: int, code: Ints, clear: Bools) -> None:
         places = self.couplings.places(self.passes.record.sinks[sink])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,7 +20,7 @@ from compressor.errors import InputError
 from compressor.structure.couplings import Couplings, find_couplings
 from compressor.structure.groups import ChannelGroup, Groups, Role, Skipped, Slice
 from compressor.structure.marks import NORM_PREFIX
-from compressor.structure.trial import failing_groups
+from compressor.structure.trial import failing_groups, vanishing_groups
 from compressor.structure.watch import Port, Watch, evaluating
 
 SMALL = 96
@@ -56,7 +56,9 @@ def find_groups(
     survey = _Survey(couplings, _owners(model))
     groups, skipped = survey.groups(kept)
     bad = failing_groups(model, groups, small, auxiliary=len(couplings.calls) > len(uses))
-    good = tuple(g for g in groups if g.name not in bad)
+    good = [g for g in groups if g.name not in bad]
+    branches = [g for g in good if couplings.passable_without({s.tensor for s in g.slices if s.role == "consumer"})]
+    gone = vanishing_groups(model, branches, small)
     skipped += [Skipped(g.producers, bad[g.name]) for g in groups if g.name in bad]
     skipped += _unseen(model, couplings)
     batch = next((t.shape[0] for t in inputs if isinstance(t, Tensor) and t.dim()), 1)
@@ -65,7 +67,7 @@ def find_groups(
         positions[weight] += count
     calls = Counter(weight for weight, _ in uses)
     return Groups(
-        good,
+        tuple(replace(g, vanishes=g.name in gone) for g in good),
         tuple(_gather(skipped)),
         {name: count // batch for name, count in positions.items()},
         couplings.norms,

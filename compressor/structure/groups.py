@@ -45,14 +45,14 @@ class ChannelGroup:
         slices: Every tensor axis that carries the units.
         blocks: Sets of units of which equally many must be kept (the groups of a grouped convolution);
             empty when the choice is free.
-        exact: False where a normalisation mixes the units, so that removing some changes the others.
+        vanishes: True where no unit at all need be kept: what reads them becomes a constant.
     """
 
     name: str
     size: int
     slices: tuple[Slice, ...]
     blocks: tuple[tuple[int, ...], ...] = ()
-    exact: bool = True
+    vanishes: bool = False
 
     def layers(self, role: Role) -> tuple[str, ...]:
         """Names of the layers with that role, without repetition, in the order of the data."""
@@ -74,6 +74,11 @@ class ChannelGroup:
     def step(self) -> int:
         """Kept widths must be multiples of this."""
         return max(1, len(self.blocks))
+
+    @property
+    def fewest(self) -> int:
+        """The fewest units that can be kept."""
+        return 0 if self.vanishes else self.step
 
     def balanced(self, order: Sequence[int]) -> tuple[int, ...]:
         """Reorder `order` so that every prefix of a multiple of `step` units takes equally many of each block."""

@@ -42,6 +42,7 @@ class _Group(BaseModel):
     name: str
     size: int = Field(ge=1)
     kept: list[Count]
+    vanishes: bool = False
     slices: list[_Slice]
 
 
@@ -57,6 +58,11 @@ class PlannedGroup:
 
     group: ChannelGroup
     kept: tuple[int, ...]
+
+    @property
+    def vanished(self) -> bool:
+        """True where nothing is kept."""
+        return not self.kept
 
     @property
     def dropped(self) -> tuple[int, ...]:
@@ -150,9 +156,9 @@ class Plan:
 
 def _check_units(group: ChannelGroup, units: tuple[int, ...]) -> None:
     where = f"group {group.name}"
-    if not units:
-        raise InputError("a plan must keep at least one unit", where=where)
-    if units[0] < 0 or units[-1] >= group.size:
+    if not units and not group.vanishes:
+        raise InputError("a plan must keep at least one unit of this group", where=where)
+    if units and (units[0] < 0 or units[-1] >= group.size):
         raise InputError(f"unit {units[-1]} does not exist, the group has {group.size}", where=where)
     counts = {len(set(block) & set(units)) for block in group.blocks}
     if len(counts) > 1:
@@ -171,7 +177,8 @@ def _dump_group(planned: PlannedGroup) -> dict[str, Any]:
         }
         for s in group.slices
     ]
-    return {"name": group.name, "size": group.size, "kept": list(planned.kept), "slices": slices}
+    kept = list(planned.kept)
+    return {"name": group.name, "size": group.size, "kept": kept, "vanishes": group.vanishes, "slices": slices}
 
 
 def _dump_coordinates(coordinates: tuple[tuple[int, ...], ...]) -> Any:
@@ -194,4 +201,4 @@ def _load_group(group: _Group, where: str) -> ChannelGroup:
         if len(units) != group.size:
             raise InputError(f"{s.tensor} has {len(units)} units, its group {group.size}", where=where)
         slices.append(Slice(s.tensor, s.axis, s.role, units, s.conv_groups))
-    return ChannelGroup(group.name, group.size, tuple(slices))
+    return ChannelGroup(group.name, group.size, tuple(slices), vanishes=group.vanishes)

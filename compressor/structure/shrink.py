@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from compressor.errors import InputError
 from compressor.structure.attributes import repair_attributes
-from compressor.structure.groups import Slice
-from compressor.structure.plan import Plan
+from compressor.structure.groups import ChannelGroup, Slice
+from compressor.structure.plan import Plan, PlannedGroup
+from compressor.structure.vanished import can_vanish, vanish
 
 
 def shrink(model: nn.Module, plan: Plan) -> nn.Module:
@@ -26,7 +27,7 @@ def shrink(model: nn.Module, plan: Plan) -> nn.Module:
         InputError: The plan was made for another architecture.
     """
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    cuts = [(s, [c for u in p.dropped for c in s.coordinates[u]]) for p in plan.groups for s in p.group.slices]
+    cuts = [(s, [c for u in _removed(p) for c in s.coordinates[u]]) for p in plan.groups for s in p.group.slices]
     check_fits(tensors, (s for s, _ in cuts))
     small = duplicate(model)
     by_tensor: dict[str, list[tuple[Slice, list[int]]]] = defaultdict(list)
@@ -40,8 +41,31 @@ def shrink(model: nn.Module, plan: Plan) -> nn.Module:
             replaced[old] = _cut(old, own)
     touched = _replace(small, replaced)
     repair_attributes(small, plan, touched)
+    for planned in plan.groups:
+        if planned.vanished:
+            _vanish(small, planned.group, tensors)
     _forget_caches(small)
     return small
+
+
+def _removed(planned: PlannedGroup) -> tuple[int, ...]:
+    """The units that are sliced away: of a vanished group one stays in the carriers, which nothing reads."""
+    return planned.dropped[1:] if planned.vanished else planned.dropped
+
+
+def _vanish(model: nn.Module, group: ChannelGroup, tensors: dict[str, Tensor]) -> None:
+    """Layers that lost all their inputs, or all their outputs, become constants."""
+    for s in group.slices:
+        module = model.get_submodule(s.layer)
+        if s.role == "consumer":
+            vanish(module, silent=False)
+        elif s.role == "producer" and is_whole(s, tensors[s.tensor]) and can_vanish(module):
+            vanish(module, silent=True)
+
+
+def is_whole(cut: Slice, tensor: Tensor) -> bool:
+    """True where the units of a slice are all that its axis has."""
+    return sum(map(len, cut.coordinates)) == tensor.shape[cut.axis] * cut.conv_groups
 
 
 def _forget_caches(model: nn.Module) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from compressor.structure.groups import ChannelGroup
 from compressor.structure.mask import masked
 from compressor.structure.plan import Plan
 from compressor.structure.proof import TOLERANCE, difference
-from compressor.structure.shrink import duplicate, shrink
+from compressor.structure.shrink import duplicate, is_whole, shrink
+from compressor.structure.vanished import can_vanish
 from compressor.structure.watch import evaluating
 
 LARGE = 50_000_000
@@ -38,6 +40,16 @@ def failing_groups(
         inputs: What `model(*inputs)` takes.
         auxiliary: The network has layers that run in training only; they must run too.
     """
+    return _try(model, groups, inputs, _TRIALS, auxiliary)
+
+
+def _try(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    inputs: tuple[Any, ...],
+    choices: Sequence[Choice],
+    auxiliary: bool,
+) -> dict[str, str]:
     size = sum(p.numel() for p in model.parameters())
     dtype = torch.float32 if size > LARGE else torch.float64
     shaken = _shaken(model, dtype)
@@ -46,7 +58,28 @@ def failing_groups(
     for group in groups:
         families[_family(group)].append(group)
     with evaluating(shaken):
-        return _Trial(shaken, exact, TOLERANCE[dtype], _TRIALS, auxiliary).failing(list(families.values()))
+        return _Trial(shaken, exact, TOLERANCE[dtype], choices, auxiliary).failing(list(families.values()))
+
+
+def vanishing_groups(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Any, ...]) -> set[str]:
+    """Names of the groups of which nothing need be kept: a trial without them is right."""
+    tensors = dict(model.named_parameters())
+    offered = [replace(g, vanishes=True) for g in groups if _could_vanish(model, g, tensors)]
+    return {g.name for g in offered} - set(_try(model, offered, inputs, (_none,), False))
+
+
+def _could_vanish(model: nn.Module, group: ChannelGroup, tensors: Mapping[str, Tensor]) -> bool:
+    if group.blocks:
+        return False
+    read = [s for s in group.slices if s.role == "consumer"]
+    return all(
+        s.tensor == f"{s.layer}.weight"
+        and can_vanish(model.get_submodule(s.layer))
+        and s.axis == 1
+        and s.conv_groups == 1
+        and is_whole(s, tensors[s.tensor])
+        for s in read
+    )
 
 
 def faulty_groups(model: nn.Module, plan: Plan, inputs: tuple[Any, ...]) -> dict[str, str]:
@@ -155,6 +188,11 @@ def _last(group: ChannelGroup, number: int) -> tuple[int, ...]:
 
 def _all_but_first(group: ChannelGroup, number: int) -> tuple[int, ...]:
     return group.balanced(range(group.size))[group.step :]
+
+
+def _none(group: ChannelGroup, number: int) -> tuple[int, ...]:
+    """Nothing; every second group stays whole, so that the network is not constant throughout."""
+    return () if number % 2 == 0 else tuple(range(group.size))
 
 
 _TRIALS: tuple[Choice, ...] = (_some, _all_but_first, _last, _first)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import dataclasses
 import random
 from collections.abc import Mapping
 
@@ -169,7 +170,10 @@ def test_a_measured_staircase_is_a_cost_model_like_any_other() -> None:
     assert all(width % 4 == 0 for width in widths.values())
 
 
-def test_a_group_may_vanish_where_the_minimum_is_zero() -> None:
+def test_a_group_vanishes_only_where_it_can() -> None:
     model, groups = chain([4, 8], [1, 1, 1])
     rankings = {"0": curve([0.0] * 4), "1": curve([5] * 8)}
-    assert allocate(groups, rankings, Macs(model, groups), 0.5, minimum=0) == {"0": 0, "1": 8}
+    assert allocate(groups, rankings, Macs(model, groups), 0.5)["0"] == 1
+    branch = dataclasses.replace(groups[0], vanishes=True)
+    groups = dataclasses.replace(groups, items=(branch, groups[1]))
+    assert allocate(groups, rankings, Macs(model, groups), 0.5) == {"0": 0, "1": 8}
