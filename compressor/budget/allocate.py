@@ -43,7 +43,7 @@ def allocate(
         cost: What a choice of widths costs.
         target: Share of the dense cost to keep, above 0 and at most 1.
         multiple_of: Widths are multiples of this and of the group's own step; full width is always allowed.
-        minimum: Fewest units that a group keeps, unless it vanishes altogether: it may where it can, for a finite price.
+        minimum: Fewest units that a group keeps, unless it vanishes altogether: where it can, at a finite price.
 
     Returns:
         The kept units of every group, by its name.

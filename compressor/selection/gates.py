@@ -173,7 +173,7 @@ class Gated:
         self._rest = [node for node in nodes if node not in self._heads]
 
     def map(self, function: Callable[[list[Tensor]], Tensor], counts: Tensor, units: Tensor, scale: float) -> Tensor:
-        """Apply a function to the outputs for many settings: gates `scale * counts`, one unit counted once more in each.
+        """Apply a function to the outputs for many settings: gates `scale * counts`, in each one unit once more.
 
         Args:
             function: Applied to the outputs for one setting.

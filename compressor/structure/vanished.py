@@ -36,15 +36,15 @@ class _ConstantConvolution(_Constant):
         return self._filled(x, (x.shape[0], self.channels, *size))
 
 
-class ConstantConv1d(_ConstantConvolution, nn.Conv1d):  # type: ignore[misc]
+class ConstantConv1d(_ConstantConvolution, nn.Conv1d):
     """A vanished `nn.Conv1d`."""
 
 
-class ConstantConv2d(_ConstantConvolution, nn.Conv2d):  # type: ignore[misc]
+class ConstantConv2d(_ConstantConvolution, nn.Conv2d):
     """A vanished `nn.Conv2d`."""
 
 
-class ConstantConv3d(_ConstantConvolution, nn.Conv3d):  # type: ignore[misc]
+class ConstantConv3d(_ConstantConvolution, nn.Conv3d):
     """A vanished `nn.Conv3d`."""
 
 
@@ -78,8 +78,9 @@ def vanish(module: nn.Module, *, silent: bool) -> None:
     """
     if not isinstance(module, _Constant):
         assert isinstance(module.weight, Tensor)
+        channels = module.weight.shape[0]
         module.__class__ = _CONSTANT[type(module)]
-        module.channels = module.weight.shape[0]
+        setattr(module, "channels", channels)  # noqa: B010 - the class is another one now
         module.weight = nn.Parameter(module.weight.detach().new_empty(0), requires_grad=False)
     if silent:
-        module.bias = None
+        module.register_parameter("bias", None)

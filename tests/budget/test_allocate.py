@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import itertools
 import dataclasses
+import itertools
 import random
 from collections.abc import Mapping
 
