@@ -22,6 +22,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from onnxscript.rewriter import rewrite
 from torch import nn
 
+from exporters.constants import fold_constant_branches
 from exporters.errors import CURE, ExportError, InvalidModelError
 from exporters.inputs import ExampleInputs, as_call, evaluating, is_batched, take
 
@@ -139,6 +140,7 @@ def _clean(model: ir.Model, opset: int) -> ir.Model:
     """Fold what the exporter left, drop its source locations, and go down to an opset that it does not write."""
     _unshare(model.graph)
     rewrite(model)
+    fold_constant_branches(model)
     ClearMetadataAndDocStringPass()(model)
     return model if opset >= NATIVE_OPSET else _converted(model, opset)
 

@@ -54,7 +54,7 @@ def test_batch_norm_behind_a_branch_stays_and_is_right(tmp_path: Path) -> None:
     model = with_statistics(Branch())
     path = exporters.export_onnx(model, IMAGE, tmp_path / "m.onnx")
     assert exporters.count_nodes(path)["BatchNormalization"] == 1
-    assert exporters.check_parity(model, path, IMAGE).max_rel < 1e-5
+    assert exporters.exporters.check_parity(model, path, IMAGE).max_rel < 1e-5
 
 
 def test_dynamic_batch_comes_from_a_single_example(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_several_inputs_and_a_dict_of_outputs(by_name: bool, tmp_path: Path) -> 
     model = TwoInputs()
     path = exporters.export_onnx(model, example, tmp_path / "m.onnx")
     assert input_shapes(path) == [["batch", 4], ["batch", 4]]
-    assert exporters.check_parity(model, path, example).max_rel < 1e-5
+    assert exporters.exporters.check_parity(model, path, example).max_rel < 1e-5
 
 
 def test_an_input_without_the_batch_keeps_its_shape(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_an_input_without_the_batch_keeps_its_shape(tmp_path: Path) -> None:
     example = (torch.randn(2, 4), torch.randn(4))
     path = exporters.export_onnx(Biased(), example, tmp_path / "m.onnx")
     assert input_shapes(path) == [["batch", 4], [4]]
-    assert exporters.check_parity(Biased(), path, example).max_abs == 0
+    assert exporters.exporters.check_parity(Biased(), path, example).max_abs == 0
 
 
 @pytest.mark.parametrize("opset", [17, 18, 22])
@@ -93,7 +93,7 @@ def test_opset_is_the_one_asked_for(opset: int, tmp_path: Path) -> None:
     model = with_statistics(Residual())
     path = exporters.export_onnx(model, IMAGE, tmp_path / "m.onnx", opset=opset)
     assert [entry.version for entry in onnx.load(str(path)).opset_import] == [opset]
-    assert exporters.check_parity(model, path, IMAGE).max_rel < 1e-5
+    assert exporters.exporters.check_parity(model, path, IMAGE).max_rel < 1e-5
 
 
 @pytest.mark.parametrize("opset", [16, 1000])
@@ -154,7 +154,7 @@ def test_large_weights_go_to_a_second_file(tmp_path: Path, monkeypatch: pytest.M
     model = nn.Linear(100, 100)
     path = exporters.export_onnx(model, torch.randn(1, 100), tmp_path / "m.onnx")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
-    assert exporters.check_parity(model, path, torch.randn(2, 100)).max_rel < 1e-5
+    assert exporters.exporters.check_parity(model, path, torch.randn(2, 100)).max_rel < 1e-5
 
 
 @pytest.mark.parametrize("content", [None, b"", b"<html>not a model</html>"])
@@ -165,3 +165,28 @@ def test_file_that_is_not_a_model_is_named(read, content: bytes | None, tmp_path
         path.write_bytes(content)
     with pytest.raises(exporters.InvalidModelError, match="broken.onnx"):
         read(path)
+
+
+class Branch(nn.Module):
+    """A residual block whose branch returns a constant, after a layer that ends in an activation or not."""
+
+    def __init__(self, activation: bool) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU() if activation else nn.Identity())
+        self.norm, self.head = nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
+        nn.init.uniform_(self.norm.bias)
+        self.value = nn.Parameter(torch.rand(4, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        branch = torch.relu(self.norm(x.new_zeros(x.shape[0], 4, 8, 8) + self.value))
+        return self.head(x + branch)
+
+
+@pytest.mark.parametrize("activation", [False, True])
+def test_a_constant_branch_is_folded(tmp_path: Path, activation: bool) -> None:
+    model, x = Branch(activation).eval(), torch.randn(2, 3, 8, 8)
+    path = exporters.export_onnx(model, (x,), tmp_path / "m.onnx")
+    assert exporters.check_parity(model, path, (x,)).max_rel < 1e-5
+    nodes = exporters.count_nodes(path)
+    assert nodes == ({"Conv": 2, "Relu": 1, "Add": 1} if activation else {"Conv": 2})

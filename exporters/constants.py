@@ -1,0 +1,134 @@
+"""Branches that compute the same value everywhere: folded, and what they added goes into the layer before.
+
+A layer that has lost all its inputs leaves a tensor of which every position is equal. Such a tensor is carried along as
+a small array that broadcasts to it, through the operators that work element by element, up to where it is added to
+another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+Array = NDArray[Any]
+
+ELEMENTWISE = {
+    *("Add", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Mul", "Neg"),
+    *("Pow", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh", "Identity"),
+}
+
+
+def fold_constant_branches(model: ir.Model) -> None:
+    """Fold every tensor that is equal at all positions, in place."""
+    graph = model.graph
+    small: dict[ir.Value, Array] = {}
+    for node in graph:
+        array = _uniform(node, small, model.opset_imports[""])
+        if array is not None:
+            small[node.outputs[0]] = array
+    for value, array in small.items():
+        for node, index in value.uses():
+            if node.op_type == "Add" and node.outputs[0] not in small:
+                _fold_sum(graph, node, node.inputs[1 - index], array)
+    RemoveUnusedNodesPass()(model)
+
+
+def _uniform(node: ir.Node, small: dict[ir.Value, Array], opset: int) -> Array | None:
+    """The array that broadcasts to what the node computes, where that is equal at all positions."""
+    if node.op_type == "ConstantOfShape":
+        fill = node.attributes.get("value")
+        number = np.float32(0) if fill is None else fill.as_tensor().numpy().reshape(())
+        rank = node.inputs[0].shape[0] if node.inputs[0] is not None and node.inputs[0].shape else None
+        return np.full([1] * rank, number) if isinstance(rank, int) else None
+    if not any(value in small for value in node.inputs if value is not None):
+        return None
+    known = [_known(value, small) for value in node.inputs]
+    if any(array is None for array, value in zip(known, node.inputs, strict=True) if value is not None):
+        return None
+    if node.op_type == "BatchNormalization":
+        return _normalised(node, known)
+    if node.op_type not in ELEMENTWISE:
+        return None
+    if all(a is None or v in small or a.ndim <= 1 or 1 in a.shape for a, v in zip(known, node.inputs, strict=True)):
+        return _evaluated(node, known, opset)
+    return None
+
+
+def _known(value: ir.Value | None, small: dict[ir.Value, Array]) -> Array | None:
+    if value is None:
+        return None
+    if value in small:
+        return small[value]
+    return value.const_value.numpy() if value.const_value is not None else None
+
+
+def _normalised(node: ir.Node, known: list[Array | None]) -> Array | None:
+    x, weight, bias, mean, var = known
+    assert x is not None and weight is not None and bias is not None and mean is not None and var is not None
+    if x.ndim < 2:
+        return None
+    epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    scale = (weight / np.sqrt(var + epsilon)).reshape(shape)
+    return np.asarray(((x - mean.reshape(shape)) * scale + bias.reshape(shape)).astype(x.dtype))
+
+
+def _evaluated(node: ir.Node, known: list[Array | None], opset: int) -> Array:
+    names = [f"in{i}" if array is not None else "" for i, array in enumerate(known)]
+    proto = ir.to_proto(node)
+    copy = helper.make_node(proto.op_type, names, ["out"])
+    copy.attribute.extend(proto.attribute)
+    given = [(n, a) for n, a in zip(names, known, strict=True) if a is not None]
+    inputs = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in given]
+    output = helper.make_tensor_value_info("out", inputs[0].type.tensor_type.elem_type, None)
+    graph = helper.make_graph([copy], "one", inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    results: Any = ReferenceEvaluator(model).run(None, dict(given))
+    return np.asarray(results[0])
+
+
+def _fold_sum(graph: ir.Graph, node: ir.Node, other: ir.Value | None, array: Array) -> None:
+    """Add the small array instead of the large tensor: in the bias of the layer before, where there is one."""
+    result = node.outputs[0]
+    if other is None or other.shape is None or result.shape is None or other.shape != result.shape:
+        return
+    if not array.any() or _into_bias(graph, other, array):
+        ir.convenience.replace_all_uses_with(result, other, replace_graph_outputs=True)
+        return
+    for index, value in enumerate(node.inputs):
+        if value is not other:
+            node.replace_input_with(index, _initializer(graph, f"{result.name}_constant", array))
+
+
+def _into_bias(graph: ir.Graph, value: ir.Value, array: Array) -> bool:
+    """Add a value per channel to the bias of the convolution that makes `value`, if nothing else reads it."""
+    node = value.producer()
+    if node is None or len(value.uses()) > 1 or value.is_graph_output():
+        return False
+    if node.op_type == "Add":
+        return any(_into_bias(graph, v, array) for v in node.inputs if v is not None and v.shape == value.shape)
+    if node.op_type != "Conv" or array.ndim < 2 or array.size not in (1, array.shape[1]):
+        return False
+    weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    if weight is None or weight.const_value is None or (bias is not None and bias.const_value is None):
+        return False
+    channels = weight.const_value.numpy().shape[0]
+    before = np.zeros(channels, array.dtype) if bias is None else bias.const_value.numpy()  # type: ignore[union-attr]
+    after = _initializer(graph, f"{value.name}_bias", before + np.broadcast_to(array.reshape(-1), channels))
+    if len(node.inputs) < 3:
+        node.resize_inputs(3)
+    node.replace_input_with(2, after)
+    return True
+
+
+def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
+    graph.register_initializer(value)
+    return value
