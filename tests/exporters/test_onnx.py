@@ -54,7 +54,7 @@ def test_batch_norm_behind_a_branch_stays_and_is_right(tmp_path: Path) -> None:
     model = with_statistics(Branch())
     path = exporters.export_onnx(model, IMAGE, tmp_path / "m.onnx")
     assert exporters.count_nodes(path)["BatchNormalization"] == 1
-    assert exporters.exporters.check_parity(model, path, IMAGE).max_rel < 1e-5
+    assert exporters.check_parity(model, path, IMAGE).max_rel < 1e-5
 
 
 def test_dynamic_batch_comes_from_a_single_example(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_several_inputs_and_a_dict_of_outputs(by_name: bool, tmp_path: Path) -> 
     model = TwoInputs()
     path = exporters.export_onnx(model, example, tmp_path / "m.onnx")
     assert input_shapes(path) == [["batch", 4], ["batch", 4]]
-    assert exporters.exporters.check_parity(model, path, example).max_rel < 1e-5
+    assert exporters.check_parity(model, path, example).max_rel < 1e-5
 
 
 def test_an_input_without_the_batch_keeps_its_shape(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_an_input_without_the_batch_keeps_its_shape(tmp_path: Path) -> None:
     example = (torch.randn(2, 4), torch.randn(4))
     path = exporters.export_onnx(Biased(), example, tmp_path / "m.onnx")
     assert input_shapes(path) == [["batch", 4], [4]]
-    assert exporters.exporters.check_parity(Biased(), path, example).max_abs == 0
+    assert exporters.check_parity(Biased(), path, example).max_abs == 0
 
 
 @pytest.mark.parametrize("opset", [17, 18, 22])
@@ -93,7 +93,7 @@ def test_opset_is_the_one_asked_for(opset: int, tmp_path: Path) -> None:
     model = with_statistics(Residual())
     path = exporters.export_onnx(model, IMAGE, tmp_path / "m.onnx", opset=opset)
     assert [entry.version for entry in onnx.load(str(path)).opset_import] == [opset]
-    assert exporters.exporters.check_parity(model, path, IMAGE).max_rel < 1e-5
+    assert exporters.check_parity(model, path, IMAGE).max_rel < 1e-5
 
 
 @pytest.mark.parametrize("opset", [16, 1000])
@@ -154,7 +154,7 @@ def test_large_weights_go_to_a_second_file(tmp_path: Path, monkeypatch: pytest.M
     model = nn.Linear(100, 100)
     path = exporters.export_onnx(model, torch.randn(1, 100), tmp_path / "m.onnx")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
-    assert exporters.exporters.check_parity(model, path, torch.randn(2, 100)).max_rel < 1e-5
+    assert exporters.check_parity(model, path, torch.randn(2, 100)).max_rel < 1e-5
 
 
 @pytest.mark.parametrize("content", [None, b"", b"<html>not a model</html>"])
