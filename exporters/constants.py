@@ -22,6 +22,7 @@ ELEMENTWISE = {
     *("Add", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Mul", "Neg"),
     *("Pow", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh", "Identity"),
 }
+BINARY = {"Add", "Div", "Mul", "Sub"}
 
 
 def fold_constant_branches(model: ir.Model) -> None:
@@ -34,8 +35,8 @@ def fold_constant_branches(model: ir.Model) -> None:
             small[node.outputs[0]] = array
     for value, array in small.items():
         for node, index in value.uses():
-            if node.op_type == "Add" and node.outputs[0] not in small:
-                _fold_sum(graph, node, node.inputs[1 - index], array)
+            if node.op_type in BINARY and node.outputs[0] not in small:
+                _narrow(graph, node, index, array)
     RemoveUnusedNodesPass()(model)
 
 
@@ -93,17 +94,15 @@ def _evaluated(node: ir.Node, known: list[Array | None], opset: int) -> Array:
     return np.asarray(results[0])
 
 
-def _fold_sum(graph: ir.Graph, node: ir.Node, other: ir.Value | None, array: Array) -> None:
-    """Add the small array instead of the large tensor: in the bias of the layer before, where there is one."""
-    result = node.outputs[0]
+def _narrow(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
+    """Let an operator take the small array instead of the large tensor; a sum goes into the layer before if it can."""
+    other, result = node.inputs[1 - index], node.outputs[0]
     if other is None or other.shape is None or result.shape is None or other.shape != result.shape:
         return
-    if not array.any() or _into_bias(graph, other, array):
+    if node.op_type == "Add" and (not array.any() or _into_bias(graph, other, array)):
         ir.convenience.replace_all_uses_with(result, other, replace_graph_outputs=True)
-        return
-    for index, value in enumerate(node.inputs):
-        if value is not other:
-            node.replace_input_with(index, _initializer(graph, f"{result.name}_constant", array))
+    else:
+        node.replace_input_with(index, _initializer(graph, f"{result.name}_constant", array))
 
 
 def _into_bias(graph: ir.Graph, value: ir.Value, array: Array) -> bool:
