@@ -79,7 +79,9 @@ def load_checkpoint(model: nn.Module, path: Path, allow_pickle: bool = False) ->
     ignored = tuple(key for key in found if key not in expected and HARMLESS.search(key))
     _check_names(path, found, expected, ignored)
     weights = {key: _convert(path, key, found[key], expected[key]) for key in expected if key in found}
-    model.load_state_dict(weights, strict=False)
+    state = model.state_dict()  # it knows the versions of its layers, for which some layers ask
+    state.update(weights)
+    model.load_state_dict(state, strict=False)
     return LoadReport(path, sha256(path), entry, len(weights), ignored)
 
 

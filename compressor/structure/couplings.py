@@ -19,13 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.conv import _ConvNd
 
-from compressor.errors import InputError
 from compressor.structure.marks import Record, Recorder, Replay, Source, sees_output, tracking
 from compressor.structure.watch import Lane, Port, TensorNames, WeightCall
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+OUT_OF_TIME = "the search for what is coupled to it ran out of time"
 
 
 @dataclass
@@ -75,15 +77,31 @@ class Couplings:
         self.pairs.append((left, right))
 
 
+class OutOfTime(Exception):
+    """The search has used up its time."""
+
+
+class Clock:
+    """A limit on the processor's time, and three times that on time by the clock."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end, self._wall = time.process_time() + seconds, time.monotonic() + 3 * seconds
+
+    def check(self) -> None:
+        """Raise OutOfTime when a limit is reached."""
+        if time.process_time() > self._end or time.monotonic() > self._wall:
+            raise OutOfTime
+
+
 class Passes:
     """Runs marked passes over a recorded network, within a time limit."""
 
     def __init__(
-        self, model: nn.Module, inputs: tuple[Any, ...], names: TensorNames, deadline: float, main: bool = True
+        self, model: nn.Module, inputs: tuple[Any, ...], names: TensorNames, clock: Clock, main: bool = True
     ) -> None:
         self.model, self.inputs, self.names = model, inputs, names
         model(*inputs)  # what a network caches in its first run is there in all that follow
-        self.deadline, self.main = deadline, main
+        self.clock, self.main = clock, main
         with tracking(model) as modules, Recorder(names, modules) as recorder:
             model(*inputs)
         self.record = recorder.record
@@ -92,8 +110,7 @@ class Passes:
 
     def run(self, pattern: Callable[[Source], Tensor | None]) -> tuple[dict[int, Bools], bool]:
         """Mark what `pattern` says of each source; return what each sink saw, and whether the output was reached."""
-        if time.monotonic() > self.deadline:
-            raise InputError("finding the channel groups took too long", cure="raise the time limit")
+        self.clock.check()
         raw = [(s, pattern(s)) for s in self.record.sources if s.call is None]
         marks = [(s, mask) for s, mask in raw if mask is not None]
         with self._raw_marks(marks), Replay(self.record, pattern) as replay:
@@ -166,25 +183,35 @@ def find_couplings(model: nn.Module, inputs: tuple[Any, ...], *, seconds: float 
     Args:
         model: The network; its weights are the same afterwards.
         inputs: What `model(*inputs)` takes.
-        seconds: Time after which the search gives up.
+        seconds: Processor time after which the search ends; channels whose couplings are not known then are fixed.
 
     Raises:
-        InputError: The time is over, or the network takes another way from run to run.
+        InputError: The network takes another way from run to run.
     """
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels lose NaN
-        return _find_couplings(model, inputs, time.monotonic() + seconds)
+        return _find_couplings(model, inputs, Clock(seconds))
 
 
-def _find_couplings(model: nn.Module, inputs: tuple[Any, ...], deadline: float) -> Couplings:
+def _find_couplings(model: nn.Module, inputs: tuple[Any, ...], clock: Clock) -> Couplings:
     names = TensorNames(model)
     couplings = Couplings()
-    _survey(couplings, Passes(model, inputs, names, deadline))
+    _survey(couplings, Passes(model, inputs, names, clock))
     seen = {call.weight for call in couplings.calls}
     idle = [name for name, module in model.named_modules() if _has_weight(module) and f"{name}.weight" not in seen]
-    if idle:
+    if idle and runs_auxiliary(model, inputs):
         with containers_training(model):
-            _survey(couplings, Passes(model, inputs, names, deadline, main=False))
+            _survey(couplings, Passes(model, inputs, names, clock, main=False))
     return couplings
+
+
+def runs_auxiliary(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
+    """True where the network runs on these inputs when its containers believe to be training."""
+    with containers_training(model):
+        try:
+            model(*inputs)
+        except Exception:  # whatever the network's code raises: it asks for targets, or for larger pictures
+            return False
+    return True
 
 
 def _has_weight(module: nn.Module) -> bool:
@@ -202,7 +229,7 @@ def _survey(couplings: Couplings, passes: Passes) -> None:
         if call.depthwise and call.source is not None:
             _join_multiplier(couplings, call.source)
     _Search(passes, couplings).run(record.sources)
-    raw = _raw_sources(couplings, passes.names)
+    raw = _raw_sources(couplings, passes)
     if raw:
         record.sources = raw
         _Search(passes, couplings).run(raw)
@@ -247,10 +274,12 @@ def _join_bias(couplings: Couplings, call: WeightCall) -> None:
     couplings.join(couplings.places(lane), couplings.places(Lane(Port(call.bias, 0, size), tuple(range(size)))))
 
 
-def _raw_sources(couplings: Couplings, names: TensorNames) -> list[Source]:
+def _raw_sources(couplings: Couplings, passes: Passes) -> list[Source]:
+    """The axes of all tensors that no operation was seen to use, but for weights of layers that went unrecognised."""
     known = {port.tensor for port in couplings.ports}
+    known |= {f"{name}.weight" for name, m in passes.model.named_modules() if isinstance(m, (_ConvNd, nn.Linear))}
     raw: list[Source] = []
-    for name, tensor in names.tensors.items():
+    for name, tensor in passes.names.tensors.items():
         if name in known or not tensor.is_floating_point():
             continue
         for axis, size in enumerate(tensor.shape):
@@ -266,8 +295,23 @@ class _Search:
         self.passes, self.couplings = passes, couplings
         self.reach: dict[int, dict[int, Bools]] = {}
         self.pads: dict[int, set[int]] = {}
+        self.known: set[int] = set()
 
     def run(self, sources: list[Source]) -> None:
+        """Decode all sources, or as many as there is time for."""
+        try:
+            self._run(sources)
+        except OutOfTime:
+            self._give_up([s for s in sources if s.call is not None and s.index not in self.known])
+
+    def _give_up(self, sources: Iterable[Source]) -> None:
+        """Fix the sources that are not decoded, and all that they reach."""
+        for source in sources:
+            reached = self.reach.get(source.index, {})
+            lanes = [source.lane, *(self.passes.record.sinks[sink] for sink in reached)]
+            self.couplings.fixed += [(self.couplings.places(lane), OUT_OF_TIME) for lane in lanes]
+
+    def _run(self, sources: list[Source]) -> None:
         weights = bool(sources) and sources[0].call is not None
         for source in sources:
             self.reach[source.index], leaves = self.passes.run(_whole(source))
@@ -322,8 +366,10 @@ class _Search:
         }
         meeting = {i: {k: m for k, m in hits.items() if m.any()} for i, hits in meeting.items()}
         involved = [s for s in sources if meeting[s.index]]
+        self.known |= {s.index for s in sources if not meeting[s.index]}
         for colour in _colours(involved, meeting):
             self._resolve_apart(colour, meeting, weights)
+            self.known |= {s.index for s in colour}
 
     def _resolve_apart(self, sources: list[Source], meeting: Mapping[int, Mapping[int, Bools]], weights: bool) -> None:
         open_sinks = {s.index: dict(meeting[s.index]) for s in sources}

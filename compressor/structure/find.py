@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves, tree_map
 
 from compressor.errors import InputError
-from compressor.structure.couplings import Couplings, find_couplings
+from compressor.structure.couplings import Couplings, find_couplings, runs_auxiliary
 from compressor.structure.groups import ChannelGroup, Groups, Role, Skipped, Slice
 from compressor.structure.marks import NORM_PREFIX
 from compressor.structure.trial import failing_groups, vanishing_groups
@@ -42,7 +42,7 @@ def find_groups(
         model: The network; it is left as it was.
         example_inputs: A tensor, or a tuple of what `model(*inputs)` takes. One example is enough.
         keep: Patterns (`classifier.*`) of layers that must stay as they are.
-        seconds: Time limit for finding the couplings.
+        seconds: Processor time for finding the couplings; layers for which it is not enough are skipped.
 
     Raises:
         InputError: A pattern matches no layer, or the network does not run twice in the same way.
@@ -90,6 +90,7 @@ def _smaller(model: nn.Module, inputs: tuple[Any, ...], uses: list[tuple[str, in
         return inputs
     try:
         same = [weight for weight, _ in _uses(model, cropped)] == [weight for weight, _ in uses]
+        same = same and (runs_auxiliary(model, cropped) or not runs_auxiliary(model, inputs))
     except Exception:
         return inputs
     return cropped if same else inputs

@@ -48,8 +48,10 @@ def load_compact(directory: str | Path, model: nn.Module) -> nn.Module:
     directory = Path(directory)
     small = shrink(model, Plan.load(directory / PLAN))
     path = directory / WEIGHTS
+    state = small.state_dict()  # it knows the versions of its layers, for which some layers ask
+    state.clear()
     try:
-        state = load_file(path)
+        state.update(load_file(path))
         small.load_state_dict(state)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot be read ({error})", where=str(path), cure="run the compression again") from error

@@ -245,8 +245,9 @@ def test_a_pattern_that_matches_nothing_is_an_error_with_the_nearest_name() -> N
 def test_a_time_limit_ends_the_search() -> None:
     model = build("residual")
     before = state(model)
-    with pytest.raises(InputError, match="too long"):
-        find_groups(model, inputs_of("residual"), seconds=0.0)
+    groups = find_groups(model, inputs_of("residual"), seconds=0.0)
+    assert not groups
+    assert any("ran out of time" in skipped.reason for skipped in groups.skipped)
     assert state(model) == before
 
 
