@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 
@@ -35,9 +37,22 @@ def measure_cost(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) 
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     counter = FlopCounterMode(display=False)
-    with evaluating(model), counter:
+    with evaluating(model), _frozen(model), counter:
         model(*inputs)
     macs = counter.get_total_flops() // 2 // len(inputs[0])
     params = sum(p.numel() for p in model.parameters())
     size = sum(t.numel() * t.element_size() for t in chain(model.parameters(), model.buffers()))
     return Cost(params, macs, size)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter asks for gradients: the counter puts hooks on those that do, and fails on views of them."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -46,3 +46,20 @@ def test_the_model_is_left_as_it_was() -> None:
 
 def test_several_inputs_are_passed_on() -> None:
     assert measure_cost(nn.Bilinear(2, 3, 4), (torch.zeros(1, 2), torch.zeros(1, 3))).params == 28
+
+
+class Tokens(nn.Module):
+    """Hands a view of a parameter to a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.layer = nn.Parameter(torch.zeros(1, 3)), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.layer(self.token.expand(len(x), -1))
+
+
+def test_a_view_of_a_parameter_may_be_passed_to_a_layer() -> None:
+    model = Tokens()
+    assert measure_cost(model, torch.zeros(1, 2)).macs == 6
+    assert model.token.requires_grad
