@@ -83,15 +83,16 @@ def examine(name: str, directory: Path) -> None:
     journal.note(left=_shortened((len(s.layers), s.reason) for s in groups.skipped))
     journal.begin("cutting everything")
     macs = measure_cost(model, image).macs
-    floor = compressor.Plan.of(groups, {g.name: g.balanced(range(g.size))[: g.step] for g in groups})
-    journal.note(removable=1 - measure_cost(compressor.shrink(model, floor), image).macs / macs)
+    floor = compressor.Plan.of(groups, {g.name: g.balanced(range(g.size))[: g.fewest] for g in groups})
+    journal.note(removable=_percent(1 - measure_cost(compressor.shrink(model, floor), image).macs / macs))
     journal.begin("cutting half")
     plan = compressor.Plan.uniform(groups, 0.5)
     small = compressor.shrink(model, plan)
-    journal.note(half=measure_cost(small, image).macs / macs)
+    journal.note(half=_percent(measure_cost(small, image).macs / macs))
     journal.begin("verifying")
-    journal.note(verify=compressor.verify(model, plan, image))
-    journal.require(journal.facts["verify"] <= EQUAL, "mask is not shrink")
+    difference = compressor.verify(model, plan, image)
+    journal.note(verify=f"{difference:.0e}")
+    journal.require(difference <= EQUAL, "mask is not shrink")
     journal.begin("saving")
     compressor.save_compact(small, plan, directory)
     torch.save(_outputs(small, image), directory / "outputs.pt")
@@ -113,7 +114,7 @@ def _export(model: Any, small: Any, directory: Path, journal: Journal) -> None:
         journal.require(parity[kind] <= PARITY, f"parity of the {kind} file is {parity[kind]:.0e}")
     dense, compact = (set(exporters.count_nodes(path)) for _, path in files.values())
     journal.require(compact <= dense, f"new operators: {', '.join(sorted(compact - dense))}")
-    journal.note(parity=parity["compact"])
+    journal.note(parity=f"{parity['compact']:.0e}")
 
 
 def reload(name: str, directory: Path) -> None:
@@ -148,16 +149,19 @@ def _image(directory: Path) -> Any:
     return torch.load(directory / "outputs.pt")["image"]
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
 def _shortened(reasons: Iterable[tuple[int, str]]) -> str:
-    """Reasons without the names in them, with the number of layers that each one holds."""
+    """Reasons without names and numbers, with the number of layers that each one holds."""
     counts: dict[str, int] = {}
     for layers, reason in reasons:
-        reason = re.sub(r" on the way to .*|normalised by \S+", "", reason) if "mixed" in reason else reason
-        reason = re.sub(r"\b[\w]+(\.[\w]+)+\b", "…", reason)[:90]
+        reason = re.sub(r" on the way to .*|: .*| by \S+(?= together| \(relative)", "", reason).partition(", so ")[0]
         counts[reason] = counts.get(reason, 0) + layers
     return "; ".join(f"{reason} ({layers})" for reason, layers in counts.items())
 
@@ -201,7 +205,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.0e}" if 0 < abs(value) < 1e-3 else f"{value:.2f}"
+        return f"{value:.1f}"
     return "" if value is None else str(value).replace("|", "\\|")
 
 
