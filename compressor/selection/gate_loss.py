@@ -14,7 +14,7 @@ from compressor.selection.gates import Gated, Recording
 from compressor.structure.groups import ChannelGroup
 
 CHUNK = 16
-STACK = 128
+STACK = 256
 """Images, counted over all settings of the gates, that are run at a time."""
 SLACK, ROUNDING = 1e-5, 1e-2
 
@@ -55,35 +55,35 @@ class GateLoss:
         """Mean loss."""
         return float(self._each(gate, 1.0).mean())
 
-    def best(self, counts: Tensor, units: Sequence[int], scale: float, likely: int) -> tuple[int, dict[int, float]]:
+    def best(self, counts: Tensor, units: Sequence[int], scale: float) -> tuple[int, float]:
         """The unit that lowers the loss most when it is counted once more.
 
         The sum over a part of the images is a lower bound for the sum over all: a unit is given up as soon as that
-        exceeds the whole sum of another one. So the result is that of trying all units on all images.
+        exceeds the whole sum of another one. So the result is that of trying all units on all images. The unit that is
+        best on the most difficult images gives the bound.
 
         Args:
             counts: How often each unit is in.
             units: The units to try.
             scale: What a gate is for each count.
-            likely: The one of them that is tried first; a good one spares work.
 
         Returns:
-            The best unit, and the mean loss for each unit, which is a lower bound where one was given up.
+            The best unit, and the mean loss with it.
         """
-        chunks = range(len(self._chunks))
-        sums = dict.fromkeys(units, 0.0)
-        sums[likely] = sum(float(self._part(chunk, counts, [likely], scale).double().sum()) for chunk in chunks)
-        bound = sums[likely] + SLACK * (sums[likely] + ROUNDING * self.count)
-        alive = [unit for unit in units if unit != likely]
-        for chunk in chunks:
+        later = range(1, len(self._chunks))
+        sums = dict(zip(units, self._sums(0, counts, units, scale), strict=True))
+        first = min(units, key=sums.__getitem__)
+        sums[first] += sum(self._sums(chunk, counts, [first], scale)[0] for chunk in later)
+        bound = sums[first] + SLACK * (sums[first] + ROUNDING * self.count)
+        alive = [unit for unit in units if unit != first and sums[unit] <= bound]
+        for chunk in later:
             if not alive:
                 break
-            losses = self._part(chunk, counts, alive, scale).sum(1, dtype=torch.float64).tolist()
-            for unit, loss in zip(alive, losses, strict=True):
+            for unit, loss in zip(alive, self._sums(chunk, counts, alive, scale), strict=True):
                 sums[unit] += loss
             alive = [unit for unit in alive if sums[unit] <= bound]
-        best = min(sorted([*alive, likely]), key=lambda unit: sums[unit])
-        return best, {unit: total / self.count for unit, total in sums.items()}
+        best = min(sorted([*alive, first]), key=sums.__getitem__)
+        return best, sums[best] / self.count
 
     def gradient(self, gate: Tensor, share: float) -> Tensor:
         """Derivative by the gates of the sum of the losses over the first share of the images."""
@@ -107,11 +107,12 @@ class GateLoss:
         gate = scale * counts
         return torch.cat([self._loss(gated.run(gate), targets) for gated, targets in self._chunks]).double()
 
-    def _part(self, chunk: int, counts: Tensor, units: Sequence[int], scale: float) -> Tensor:
-        """Losses on the images of a chunk, (units, images)."""
+    def _sums(self, chunk: int, counts: Tensor, units: Sequence[int], scale: float) -> list[float]:
+        """Sum of the losses on the images of a chunk, for each unit."""
         gated, targets = self._chunks[chunk]
         stacks = torch.tensor(units).split(max(1, STACK // CHUNK))
-        return torch.cat([gated.map(lambda out: self._loss(out, targets), counts, some, scale) for some in stacks])
+        losses = [gated.map(lambda out: self._loss(out, targets), counts, some, scale) for some in stacks]
+        return torch.cat(losses).sum(1, dtype=torch.float64).tolist()
 
 
 def divergence(outputs: list[Tensor], targets: list[Tensor]) -> Tensor:

@@ -23,8 +23,9 @@ from torch.utils._pytree import tree_leaves
 
 from compressor.errors import InputError
 from compressor.structure.groups import ChannelGroup
-from compressor.structure.watch import TensorNames, WeightReader, evaluating
+from compressor.structure.watch import TensorNames, WeightReader, aten, evaluating
 
+VIEWS = {aten.view.default, aten._unsafe_view.default}
 SPREAD_BYTES = 2**28
 """Most memory for what single units contribute to the outputs of one operation on one batch."""
 
@@ -66,6 +67,9 @@ class Recording:
                     cure="choose 'imitation', which needs no recording",
                 ) from error
             self.module.graph.eliminate_dead_code()
+            for node in self.module.graph.nodes:
+                if node.target in VIEWS:  # mapped tensors have other strides
+                    node.target = aten.reshape.default
             self.readers: dict[fx.Node, Reader] = {}
             reads = WeightReader(TensorNames(folded))
 

@@ -32,7 +32,7 @@ class GreedyForward(Method):
 
     Args:
         repeat: A unit may be picked again, which raises its weight (as in the paper); needs `scale: N/n`. A group is
-            ranked by at most twice as many picks as it has units; those never picked come last.
+            ranked by at most twice as many picks as it has units; those never picked come last, in no special order.
         scale: `none` leaves the weights of the picked units as they are; `N/n` keeps the sum of the weights.
         loss: `divergence` from the dense network, or `cross_entropy`, which needs labels.
         candidates: Who is tried in a step: `all`, those to which the gradient points (`taylor`), or some drawn at
@@ -89,29 +89,35 @@ class GreedyForward(Method):
         size = group.size
         counts, order = torch.zeros(size), list[int]()
         reached = {size: loss.mean(torch.ones(size)), 0: loss.sort(counts)}
-        means = dict.fromkeys(range(size), 0.0)
         generator = torch.Generator().manual_seed(seed)
+        live = self._live(group, loss)
         for pick in range(2 * size if self.repeat else size):
-            scale = 1.0 if self.scale == "none" else size / (pick + 1)
+            scale = 1.0 if self.scale == "none" else len(live) / (pick + 1)
             if pick and pick % max(1, size // SORTINGS) == 0:
-                loss.sort(counts, size / pick if self.scale == "N/n" else 1.0)
-            units = self._candidates(group, counts, scale, loss, generator)
-            likely = min(units, key=lambda unit: means[unit])
-            unit, found = loss.best(counts, units, scale, likely)
-            means |= found
+                loss.sort(counts, len(live) / pick if self.scale == "N/n" else 1.0)
+            open_units = live if self.repeat else _open(group, counts, live)
+            units = self._candidates(open_units, counts, scale, loss, generator)
+            unit, mean = loss.best(counts, units, scale)
             counts[unit] += 1
             if unit not in order:
                 order.append(unit)
-            reached[len(order)] = min(found[unit], reached.get(len(order), math.inf))
-            if len(order) == size:
+            reached[len(order)] = min(mean, reached.get(len(order), math.inf))
+            if len(order) == len(live):
                 break
         rest = [unit for unit in range(size) if unit not in order]
         return Ranking(group.balanced([*order, *rest]), _prices(reached, size))
 
+    def _live(self, group: ChannelGroup, loss: GateLoss) -> list[int]:
+        """The units to pick from. Where weights are scaled, dead units would serve to make the others weigh less."""
+        every = list(range(group.size))
+        if self.scale == "none" or group.blocks:
+            return every
+        gradient = loss.gradient(torch.full((group.size,), 0.5), 1.0)
+        return [unit for unit in every if gradient[unit]] or every
+
     def _candidates(
-        self, group: ChannelGroup, counts: Tensor, scale: float, loss: GateLoss, generator: torch.Generator
+        self, units: list[int], counts: Tensor, scale: float, loss: GateLoss, generator: torch.Generator
     ) -> list[int]:
-        units = list(range(group.size)) if self.repeat else _open(group, counts)
         if self.candidates == "all" or len(units) <= self.screen or counts.sum() < self.exact:
             return units
         if self.candidates == "random":
@@ -120,11 +126,11 @@ class GreedyForward(Method):
         return sorted(units, key=lambda unit: float(gradient[unit]))[: self.screen]
 
 
-def _open(group: ChannelGroup, counts: Tensor) -> list[int]:
-    """The units that are not in; of those in blocks, only such as keep the blocks even."""
+def _open(group: ChannelGroup, counts: Tensor, live: list[int]) -> list[int]:
+    """The live units that are not in; of those in blocks, only such as keep the blocks even."""
     taken = counts.tolist()
     if not group.blocks:
-        return [unit for unit in range(group.size) if not taken[unit]]
+        return [unit for unit in live if not taken[unit]]
     fill = [sum(taken[unit] > 0 for unit in block) for block in group.blocks]
     behind = (block for block, number in zip(group.blocks, fill, strict=True) if number == min(fill))
     return sorted(unit for block in behind for unit in block if not taken[unit])

@@ -14,6 +14,7 @@ from compressor.structure.groups import ChannelGroup, Groups
 POLISHING = 50
 """Most changes of the weights of the units that are in, for every unit that comes in."""
 TOLERANCE = 1e-4
+DEAD = 1e-12
 
 
 class ImitateSimplex(Method):
@@ -65,27 +66,31 @@ def gram(calibration: Calibration, groups: Groups, group: ChannelGroup, moments:
 
 
 def _rank_group(group: ChannelGroup, covariance: Tensor) -> Ranking:
-    mixture = _Mixture(covariance)
+    """Order and errors; dead units, which would serve to make the others weigh less, come last."""
+    live = covariance.diagonal() > (-1 if group.blocks else DEAD * covariance.diagonal().max())
+    units = live.nonzero()[:, 0]
+    mixture = _Mixture(covariance[units][:, units])
     order: list[int] = []
     errors = [mixture.empty]
-    left = torch.ones(group.size, dtype=torch.bool)
-    while len(order) < group.size:
-        unit = mixture.best(_enterable(group, left))
-        mixture.move(unit)
-        left[unit] = False
-        order.append(unit)
+    while len(order) < len(units):
+        place = mixture.best(torch.tensor(_enterable(group, order, units.tolist())))
+        mixture.move(place)
+        order.append(place)
         mixture.polish(torch.tensor(order))
         errors.append(min(errors[-1], mixture.error))
-    return Ranking(group.balanced(order), tuple(e - errors[-1] for e in errors))
+    errors += errors[-1:] * (group.size - len(units))
+    dead = (~live).nonzero()[:, 0].tolist()
+    return Ranking(group.balanced([*units[order].tolist(), *dead]), tuple(e - errors[-1] for e in errors))
 
 
-def _enterable(group: ChannelGroup, left: Tensor) -> Tensor:
-    """The units that may come in next: of blocks only such as keep them even."""
+def _enterable(group: ChannelGroup, order: list[int], units: list[int]) -> list[int]:
+    """Places of the units that may come in next: of blocks only such as keep them even."""
+    left = [place for place in range(len(units)) if place not in order]
     if not group.blocks:
-        return left.nonzero()[:, 0]
-    numbers = [int(left[list(block)].sum()) for block in group.blocks]
-    behind = [block for block, number in zip(group.blocks, numbers, strict=True) if number == max(numbers)]
-    return torch.tensor(sorted(unit for block in behind for unit in block if left[unit]))
+        return left
+    numbers = [len(set(block).intersection(left)) for block in group.blocks]
+    behind = {u for block, number in zip(group.blocks, numbers, strict=True) if number == max(numbers) for u in block}
+    return [place for place in left if place in behind]
 
 
 class _Mixture:

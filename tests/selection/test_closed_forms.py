@@ -1,0 +1,105 @@
+"""Methods that need second moments only: their formulas against brute force, and what they must see."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from compressor.plugins import discover
+from compressor.selection.base import Calibration, Method
+from compressor.selection.consumers import covariances
+from compressor.selection.group_obs import _Elimination
+from compressor.selection.imitate_simplex import _Mixture, gram
+from compressor.selection.moments import collect_moments
+from compressor.structure import find_groups
+from tests.networks import INPUT, NETWORKS, build
+from tests.selection.test_contract import calibration
+
+OURS = ["greedy_forward", "group_obs", "imitate_both", "imitate_global", "imitate_simplex", "imitation"]
+METHODS = discover("compressor.selection", Method)
+
+
+def moments_of(given: Calibration) -> dict:
+    consumers = [s.tensor for g in given.groups for s in g.slices if s.role == "consumer"]
+    return collect_moments(given.model, consumers, given.images)
+
+
+def covariance() -> torch.Tensor:
+    torch.manual_seed(0)
+    rows = torch.randn(40, 8, dtype=torch.float64) @ torch.randn(8, 8, dtype=torch.float64)
+    return rows.t() @ rows
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_costs_of_elimination_are_what_solving_again_loses(kind: str) -> None:
+    given = calibration(kind)
+    group = given.groups[0]
+    for part in covariances(given.model, given.groups, group, moments_of(given)):
+        state, gone = _Elimination(part), []
+        own = state.inverse.inverse()
+
+        def error(dropped: list[int], part=part, own=own, state=state) -> torch.Tensor:
+            left = torch.ones(len(own), dtype=torch.bool)
+            for u in dropped:
+                left[state.place[u] * part.area : (state.place[u] + 1) * part.area] = False
+            cross = part.cross[left]
+            return part.energy - (cross * torch.linalg.solve(own[left][:, left], cross)).sum()
+
+        for unit in part.units.tolist()[:3]:
+            costs = state.costs(group.size)
+            torch.testing.assert_close(costs[unit], error([*gone, unit]) - error(gone), rtol=1e-6, atol=1e-10)
+            state.drop(unit)
+            gone.append(unit)
+
+
+def test_mixtures_keep_weights_on_the_simplex_and_know_their_error() -> None:
+    matrix = covariance()
+    mixture = _Mixture(matrix)
+    errors = [mixture.empty]
+    for number in range(1, 9):
+        left = (mixture.weights == 0).nonzero()[:, 0]
+        mixture.move(mixture.best(left))
+        mixture.polish(mixture.weights.nonzero()[:, 0])
+        assert float(mixture.weights.sum()) == pytest.approx(1)
+        assert float(mixture.weights.min()) >= 0
+        difference = 8 * mixture.weights - 1
+        assert mixture.error == pytest.approx(float(difference @ matrix @ difference), rel=1e-8)
+        errors.append(mixture.error)
+        assert int((mixture.weights > 0).sum()) <= number
+    assert all(after <= before + 1e-9 for before, after in pairwise(errors[1:]))
+
+
+def test_contributions_add_up_to_what_the_consumers_deliver() -> None:
+    given = calibration("plain")
+    for group in given.groups:
+        assert float(gram(given, given.groups, group, moments_of(given)).sum()) == pytest.approx(1)
+
+
+def doctored(name: str) -> Calibration:
+    """A network of which unit 2 of the first group is dead (`dead`), or a copy of unit 5 (`copied`)."""
+    model = build("plain")
+    with torch.no_grad():
+        conv, norm = model[0][0], model[0][1]
+        for tensor in (conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            tensor[2] = 0 if name == "dead" else tensor[5]
+        if name == "dead":
+            norm.running_var[2] = 1
+    torch.manual_seed(1)
+    images = [(torch.randn(16, *INPUT),) for _ in range(4)]
+    return Calibration(model, find_groups(model, torch.zeros(1, *INPUT)), images)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_dead_unit_costs_nothing(name: str) -> None:
+    ranking = METHODS[name]().rank(doctored("dead"))["0.0"]
+    assert 2 not in ranking.order[: 8 - 2]
+    assert ranking.error[7] == pytest.approx(0, abs=1e-3 * ranking.error[0] + 1e-6)
+
+
+@pytest.mark.parametrize("name", ["imitation", "group_obs"])
+def test_one_of_two_equal_units_goes_at_no_price(name: str) -> None:
+    ranking = METHODS[name]().rank(doctored("copied"))["0.0"]
+    assert ranking.order[-1] in (2, 5)
+    assert ranking.error[7] == pytest.approx(0, abs=1e-3 * ranking.error[0])
