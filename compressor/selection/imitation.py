@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from compressor.selection.base import Calibration, Method, Ranking
 from compressor.selection.consumers import covariances
-from compressor.selection.fit import BlockGreedy, Covariance
+from compressor.selection.fit import select
 from compressor.selection.moments import Moments, collect_moments
 from compressor.selection.prices import price
 from compressor.structure.groups import ChannelGroup, Groups
@@ -16,7 +14,7 @@ class Imitation(Method):
     """Ranks units by how well the consumers imitate their dense outputs with them, weights re-solved at every step.
 
     One pass over the images gives second moments of the consumers' inputs; everything after is linear algebra
-    (`BlockGreedy`). The curves are then scaled to the rise of the KL divergence to the dense network.
+    (`fit.select`). The curves are then scaled to the rise of the KL divergence to the dense network.
     """
 
     name = "imitation"
@@ -37,29 +35,7 @@ class Imitation(Method):
 def rank_group(calibration: Calibration, groups: Groups, group: ChannelGroup, moments: dict[str, Moments]) -> Ranking:
     """Order of the units of one group, and the error of the consumers' outputs for every width."""
     parts = covariances(calibration.model, groups, group, moments)
-    order, errors = _greedy(group, parts)
+    order, errors = select(parts, group.size)
     if group.blocks:
-        order = group.balanced(order)
-        _, errors = _greedy(group, parts, order)
+        order, errors = select(parts, group.size, group.balanced(order))
     return Ranking(tuple(order), tuple(errors))
-
-
-def _greedy(
-    group: ChannelGroup, parts: list[Covariance], order: tuple[int, ...] | None = None
-) -> tuple[tuple[int, ...], list[float]]:
-    states = [BlockGreedy(part) for part in parts]
-    chosen: list[int] = []
-    errors = [sum(state.error for state in states)]
-    taken = torch.zeros(group.size, dtype=torch.bool)
-    for step in range(group.size):
-        if order is None:
-            gains = torch.stack([state.gains(group.size) for state in states]).sum(0)
-            unit = int(gains.masked_fill(taken, -1.0).argmax())
-        else:
-            unit = order[step]
-        taken[unit] = True
-        chosen.append(unit)
-        for state in states:
-            state.add(unit)
-        errors.append(min(errors[-1], sum(state.error for state in states)))
-    return tuple(chosen), [max(0.0, e - errors[-1]) for e in errors]

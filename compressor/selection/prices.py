@@ -21,7 +21,9 @@ from compressor.structure.linear import write_matrix
 from compressor.structure.watch import TensorNames, evaluating
 
 SHARES = (0.75, 0.5, 0.25)
-IMAGES = 256
+MOST_IMAGES, FEWEST_IMAGES = 256, 8
+PASSES = 4
+"""Pricing costs no more than this many passes over the calibration images, unless they are very few."""
 FLOOR = 1e-9
 
 
@@ -32,14 +34,17 @@ def price(calibration: Calibration, rankings: Mapping[str, Ranking], moments: di
     Between and beyond these widths, the logarithm of the price is linear in the logarithm of the error.
     """
     model, groups = calibration.model, calibration.groups
-    held = _held_out(calibration.images)
+    widths = {group.name: _widths(group) for group in groups}
+    total = sum(len(batch[0]) for batch in calibration.images)
+    share = PASSES * total // max(1, sum(map(len, widths.values())))
+    held = _held_out(calibration.images, min(MOST_IMAGES, max(FEWEST_IMAGES, share)))
     with evaluating(model):
         dense = [_logits(model(*batch)) for batch in held]
         priced = {}
         for number, group in enumerate(groups):
             ranking = rankings[group.name]
             points = []
-            for width in _widths(group):
+            for width in widths[group.name]:
                 with _narrowed(model, groups, group, ranking.order[:width], moments):
                     points.append((ranking.error[width], _divergence(model, held, dense)))
             priced[group.name] = Ranking(ranking.order, _curve(ranking.error, points))
@@ -47,13 +52,14 @@ def price(calibration: Calibration, rankings: Mapping[str, Ranking], moments: di
     return priced
 
 
-def _held_out(images: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+def _held_out(images: Sequence[tuple[Tensor, ...]], most: int) -> list[tuple[Tensor, ...]]:
+    """The last images, at most that many."""
     chosen: list[tuple[Tensor, ...]] = []
     count = 0
     for batch in reversed(images):
-        chosen.append(tuple(t[: IMAGES - count] for t in batch))
+        chosen.append(tuple(t[: most - count] for t in batch))
         count += len(chosen[-1][0])
-        if count >= IMAGES:
+        if count >= most:
             break
     return chosen
 
