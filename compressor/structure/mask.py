@@ -21,28 +21,30 @@ def masked(model: nn.Module, plan: Plan) -> Iterator[nn.Module]:
     """
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     check_fits(tensors, (s for p in plan.groups for s in p.group.slices))
-    saved: dict[str, Tensor] = {}
+    saved: list[tuple[Tensor, int, Tensor, Tensor]] = []
     try:
         for planned in plan.groups:
             for s in planned.group.slices:
                 if s.role == "consumer" and planned.dropped:
-                    tensor = tensors[s.tensor].detach()
-                    saved.setdefault(s.tensor, tensor.clone())
-                    zero_columns(tensor, s, planned.dropped)
+                    for rows, columns in _columns(tensors[s.tensor].detach(), s, planned.dropped):
+                        saved.append((rows, s.axis, columns, rows.index_select(s.axis, columns)))
+                        rows.index_fill_(s.axis, columns, 0)
         yield model
     finally:
-        for name, values in saved.items():
-            tensors[name].detach().copy_(values)
+        for rows, axis, columns, values in reversed(saved):
+            rows.index_copy_(axis, columns, values)
 
 
 def zero_columns(weight: Tensor, cut: Slice, units: tuple[int, ...]) -> None:
     """Zero, in place, the weights of a consumer that read the given units."""
-    if cut.conv_groups == 1:
-        columns = torch.tensor([c for u in units for c in cut.coordinates[u]], device=weight.device)
-        weight.index_fill_(cut.axis, columns, 0)
-        return
-    width, rows = weight.shape[cut.axis], weight.shape[0] // cut.conv_groups
-    for unit in units:
-        for c in cut.coordinates[unit]:
-            g, column = divmod(c, width)
-            weight[g * rows : (g + 1) * rows].select(cut.axis, column).zero_()
+    for rows, columns in _columns(weight, cut, units):
+        rows.index_fill_(cut.axis, columns, 0)
+
+
+def _columns(weight: Tensor, cut: Slice, units: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of a consumer's weight, one for each of its convolution groups, and the columns that read the units."""
+    width, dropped = weight.shape[cut.axis], [c for u in units for c in cut.coordinates[u]]
+    parts = weight.chunk(cut.conv_groups) if cut.conv_groups > 1 else (weight,)
+    for g, rows in enumerate(parts):
+        own = [c - g * width for c in dropped if g * width <= c < (g + 1) * width]
+        yield rows, torch.tensor(own, dtype=torch.long, device=weight.device)

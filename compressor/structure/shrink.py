@@ -29,16 +29,13 @@ def shrink(model: nn.Module, plan: Plan) -> nn.Module:
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     cuts = [(s, [c for u in _removed(p) for c in s.coordinates[u]]) for p in plan.groups for s in p.group.slices]
     check_fits(tensors, (s for s, _ in cuts))
-    small = duplicate(model)
     by_tensor: dict[str, list[tuple[Slice, list[int]]]] = defaultdict(list)
     for cut, dropped in cuts:
         if dropped:
             by_tensor[cut.tensor].append((cut, dropped))
-    replaced: dict[Tensor, Tensor] = {}
+    small = duplicate(model, shared=[tensors[name] for name in by_tensor])
     with torch.no_grad():
-        for name, own in by_tensor.items():
-            old = _tensor(small, name)
-            replaced[old] = _cut(old, own)
+        replaced = {tensors[name]: _cut(tensors[name], own) for name, own in by_tensor.items()}
     touched = _replace(small, replaced)
     repair_attributes(small, plan, touched)
     for planned in plan.groups:
@@ -89,13 +86,6 @@ def check_fits(tensors: dict[str, Tensor], slices: Iterable[Slice]) -> None:
         raise InputError(problem, where="plan", cure="give the architecture with its original widths")
 
 
-def _tensor(model: nn.Module, name: str) -> Tensor:
-    owner, _, leaf = name.rpartition(".")
-    value = getattr(model.get_submodule(owner), leaf)
-    assert isinstance(value, Tensor)
-    return value
-
-
 def _cut(tensor: Tensor, cuts: list[tuple[Slice, list[int]]]) -> Tensor:
     """Cut all axes of a tensor; coordinates of several groups on one axis go together."""
     dropped: dict[tuple[int, int], set[int]] = defaultdict(set)
@@ -120,13 +110,18 @@ def _select(tensor: Tensor, axis: int, kept: list[int], conv_groups: int) -> Ten
     return torch.cat(parts)
 
 
-def duplicate(model: nn.Module) -> nn.Module:
-    """Return a deep copy; tensors that hooks computed from weights are cut off from them, to be computed again."""
+def duplicate(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
+    """Return a deep copy; tensors that hooks computed from weights are cut off from them, to be computed again.
+
+    Args:
+        model: What to copy.
+        shared: Tensors that are not copied: the caller puts others in their place.
+    """
     for module in model.modules():
         for name, value in vars(module).items():
             if isinstance(value, Tensor) and not value.is_leaf:
                 setattr(module, name, value.detach())
-    return copy.deepcopy(model)
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
 
 
 def _replace(model: nn.Module, replaced: dict[Tensor, Tensor]) -> dict[str, nn.Module]:

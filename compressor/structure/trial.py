@@ -22,6 +22,7 @@ from compressor.structure.vanished import can_vanish
 from compressor.structure.watch import evaluating
 
 LARGE = 50_000_000
+"""Parameters of a network for which memory counts: it is tried in single precision, with its own large weights."""
 
 
 def failing_groups(
@@ -50,9 +51,11 @@ def _try(
     choices: Sequence[Choice],
     auxiliary: bool,
 ) -> dict[str, str]:
-    size = sum(p.numel() for p in model.parameters())
-    dtype = torch.float32 if size > LARGE else torch.float64
-    shaken = _shaken(model, dtype)
+    large = sum(p.numel() for p in model.parameters()) > LARGE
+    dtype = torch.float32 if large else torch.float64
+    shaken = _shaken(
+        model, dtype, [p for p in model.parameters() if p.dtype == dtype and _is_varied(p)] if large else []
+    )
     exact = tree_map(lambda v: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v, inputs)
     families: dict[Any, list[ChannelGroup]] = defaultdict(list)
     for group in groups:
@@ -97,12 +100,17 @@ def _family(group: ChannelGroup) -> Any:
     return tuple(layers), len(group.slices[0].coordinates[0]) > 1
 
 
-def _shaken(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    shaken = duplicate(model).to(dtype)
-    generator = torch.Generator().manual_seed(0)
+def _is_varied(weight: Tensor) -> bool:
+    return weight.dim() > 1 and bool(weight.min() < weight.max())
+
+
+def _shaken(model: nn.Module, dtype: torch.dtype, shared: Sequence[Tensor]) -> nn.Module:
+    """A copy with a little noise on every tensor but those that it shares with the model."""
+    shaken = duplicate(model, shared).to(dtype)
+    generator, same = torch.Generator().manual_seed(0), {id(tensor) for tensor in shared}
     with torch.no_grad():
         for tensor in [*shaken.parameters(), *shaken.buffers()]:
-            if tensor.is_floating_point() and tensor.numel():
+            if tensor.is_floating_point() and tensor.numel() and id(tensor) not in same:
                 scale = 0.1 * tensor.abs().mean().clamp_min(0.01)
                 tensor.add_(torch.rand(tensor.shape, generator=generator, dtype=dtype).to(tensor.device) * scale)
     return shaken
@@ -150,11 +158,7 @@ class _Trial:
 
     def _compare(self, plan: Plan) -> str | None:
         try:
-            small = shrink(self.model, plan)
-            actual = small(*self.inputs)
-            if self.auxiliary:
-                with containers_training(small):
-                    small(*self.inputs)
+            actual = self._run_shrunk(plan)
         except Exception as error:
             problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return f"the network's code relies on its width: {problem}"
@@ -163,6 +167,13 @@ class _Trial:
         if wrong <= self.tolerance:
             return None
         return f"the shrunk network would differ from the masked one by {wrong:.0e} (relative)"
+
+    def _run_shrunk(self, plan: Plan) -> Any:
+        small = shrink(self.model, plan)
+        if self.auxiliary:
+            with containers_training(small):
+                small(*self.inputs)
+        return small(*self.inputs)
 
 
 Choice = Callable[[ChannelGroup, int], tuple[int, ...]]
