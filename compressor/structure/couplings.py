@@ -402,12 +402,13 @@ class _Search:
         members = [own[label == value] for value in range(int(label.max()) + 1)]
         coarse = len(members) < source.size
         used = False
-        for sink in list(sinks):
+        weights = self.passes.record.sink_calls
+        for sink in sorted(sinks, key=lambda number: number not in weights):
             if sink not in spelled:
                 continue
             code, reached, several = spelled[sink]
             clear = sinks[sink] & reached & ~several
-            if coarse and sink not in self.passes.record.sink_calls and not clear[sinks[sink]].all():
+            if coarse and sink not in weights and not (used and clear[sinks[sink]].all()):
                 continue
             places = self.couplings.places(self.passes.record.sinks[sink])
             for channel in np.flatnonzero(clear):
@@ -429,8 +430,8 @@ class _Search:
         for source in sources:
             own = sinks[source.index]
             widths = {int((seen[k] & mask).sum()) for seen in probes for k, mask in own.items() if k in seen}
-            classes = {len(mask) // w for k, mask in sinks[source.index].items() for w in widths if w > 1}
-            labels[source.index] = _coarse_labels(source.size, widths - {0, 1}, classes - {0, 1})
+            classes = {len(mask) // w for mask in own.values() for w in widths if w}
+            labels[source.index] = _coarse_labels(source.size, widths - {0, 1}, classes - {0, 1, source.size})
         return labels
 
     def _merge(self, source: Source, sinks: Mapping[int, Bools]) -> None:

@@ -911,6 +911,36 @@ class Transformer(nn.Module):
         return self.head(self.norm3(x)[:, 0])
 
 
+@case(TOKENS, sizes={"fc1": 6})
+class PackedGate(nn.Module):
+    """Values and their gates come out of one layer, as in SwiGLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(8, 12), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values, gates = self.fc1(x).chunk(2, -1)
+        return self.fc2(values * F.silu(gates)).mean(1)
+
+
+@case(TOKENS, sizes={"attend.qkv": 4})
+class Rotary(nn.Module):
+    """Attention with positions that turn queries and keys, the same in every head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend, self.head = FusedAttention(head=2), nn.Linear(8, 4)
+        self.register_buffer("turn", torch.randn(5, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, _ = x.shape
+        q, k, v = self.attend.qkv(x).reshape(batch, tokens, 3, -1, 2).permute(2, 0, 3, 1, 4)
+        q, k = (t * self.turn + t.flip(-1) * self.turn.roll(1, 0) for t in (q, k))
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.head(self.attend.proj(mixed).softmax(-1).mean(1))
+
+
 class Separate(nn.Module):
     """Separate q, k, v; `pairs` of query heads share one key and value head; optionally normed queries and keys."""
 
