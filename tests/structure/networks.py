@@ -751,7 +751,7 @@ class ShuffleUnit(nn.Module):
         return self.head(self.last(x).mean((2, 3)))
 
 
-@case(left={"stem": ""})
+@case(sizes={"stem": 2, "last": 6})
 def pixel_shuffle() -> nn.Module:
     return Between(nn.PixelShuffle(2), read=2)
 
