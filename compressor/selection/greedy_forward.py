@@ -18,7 +18,7 @@ from compressor.structure.groups import ChannelGroup
 LOSSES = {"divergence": divergence, "cross_entropy": cross_entropy}
 CANDIDATES = ("all", "taylor", "random")
 SORTINGS = 8
-"""How often the images are put into a new order on the way to a full group."""
+"""How often the images are put into a new order on the way to a full group, where all units are tried."""
 GRADIENT_SHARE = 0.25
 """Share of the images, the most difficult ones, of which the gradient is taken."""
 
@@ -93,7 +93,7 @@ class GreedyForward(Method):
         live = self._live(group, loss)
         for pick in range(2 * size if self.repeat else size):
             scale = 1.0 if self.scale == "none" else len(live) / (pick + 1)
-            if pick and pick % max(1, size // SORTINGS) == 0:
+            if self.candidates == "all" and pick and pick % max(1, size // SORTINGS) == 0:
                 loss.sort(counts, len(live) / pick if self.scale == "N/n" else 1.0)
             open_units = live if self.repeat else _open(group, counts, live)
             units = self._candidates(open_units, counts, scale, loss, generator)
