@@ -129,7 +129,8 @@ def test_the_gradient_is_that_of_the_gates() -> None:
 def test_taylor_with_all_units_on_the_screen_is_exact() -> None:
     given = calibration("plain")
     exact = GreedyForward(images=IMAGES).rank(given)
-    assert GreedyForward(images=IMAGES, candidates="taylor", screen=8).rank(given) == exact
+    screened = GreedyForward(images=IMAGES, candidates="taylor", screen=8).rank(given)
+    assert {n: r.order for n, r in screened.items()} == {n: r.order for n, r in exact.items()}
 
 
 def test_random_candidates_follow_the_seed() -> None:
