@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.factor import factor
 from compressor.lockstep import in_step
 from compressor.structure.groups import Groups, Slice
 from compressor.structure.linear import read_matrix, read_rows, unit_columns, write_matrix
@@ -188,9 +189,7 @@ def _fit(x: Tensor, y: Tensor, centred: bool) -> Callable[[float], Tensor]:
     right = y.double() if dual else (x.t() @ y).double()
 
     def solve(ridge: float) -> Tensor:
-        inner = gram.clone()
-        inner.diagonal().add_(ridge * scale)
-        solution = torch.cholesky_solve(right, torch.linalg.cholesky(inner))
+        solution = torch.cholesky_solve(right, factor(gram, ridge * scale))
         return solution.t() @ x.double() if dual else solution.t()
 
     return solve

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from compressor import __version__
+from compressor import __version__, fingerprint
 from compressor.budget.allocate import allocate
 from compressor.budget.cost import measure_cost
 from compressor.data import Data, calibration_batches, load_data
-from compressor.errors import InputError
+from compressor.errors import InputError, MachineError
 from compressor.evaluation import agreement, evaluate
 from compressor.journal import Advance, Journal
 from compressor.outcome import (
@@ -60,6 +60,7 @@ from compressor.subject import (
 from compressor.training.history import Progress
 from compressor.training.loop import finetune
 from exporters.benchmark import benchmark
+from exporters.errors import ExportError, ProviderUnavailableError
 from exporters.onnx import export_onnx
 from exporters.parity import check_parity
 from exporters.runtime import create_session
@@ -123,12 +124,13 @@ class Run:
     def origin(self) -> dict[str, Any]:
         """What every stage depends on."""
         files = (name.rpartition(":")[0] for name in (self.recipe.model.builder, self.recipe.data.source))
+        root = self.recipe.data.root
         return {
             "versions": {"compressor": __version__, "torch": torch.__version__},
-            "network": self.subject.fingerprint(),
+            "network": fingerprint.of_network(self.subject.model),
             "model": self.recipe.model.model_dump(mode="json"),
             "data": self.recipe.data.model_dump(mode="json"),
-            "images": len(self.data.calibration) if isinstance(self.data.calibration, Sized) else None,
+            "images": [fingerprint.of_tensors(self.real_inputs), root and fingerprint.of_files(root)],
             "code": [sha256(Path(file)) for file in files if file.endswith(".py")],
             "seed": self.recipe.seed,
         }
@@ -136,9 +138,15 @@ class Run:
     def check(self) -> None:
         """Find the faults of recipe, network and data before any long work."""
         self.journal.say("checking recipe, network and data")
+        if self.subject.entry:
+            self.journal.say(f"the weights are those of '{self.subject.entry}' in {self.recipe.model.checkpoint}")
         check_recipe(self.recipe)
         check_target(self.subject, self.recipe.compress)
         check_data(self.recipe, self.method, self.data)
+        shape, expected = list(self.real_inputs[0].shape[1:]), list(self.recipe.model.input)
+        if shape != expected:
+            cure = "let the data give inputs of that shape, or correct model.input"
+            raise InputError(f"inputs are of shape {shape}, model.input is {expected}", where="data.source", cure=cure)
 
     def export_dense(self) -> Path:
         """Write dense.onnx, and open it where it will be measured."""
@@ -147,7 +155,10 @@ class Run:
             self._export(self.subject.model, directory / DENSE, {})
 
         done = self._stage("export-dense", self._export_settings(), work)
-        create_session(done / DENSE, provider=self.recipe.benchmark.provider)
+        try:
+            create_session(done / DENSE, provider=self.recipe.benchmark.provider)
+        except ProviderUnavailableError as error:
+            raise MachineError(error.problem, where="benchmark.provider", cure=error.cure) from error
         return done
 
     def evaluate_dense(self) -> Path:
@@ -345,14 +356,18 @@ class Run:
             "compressor.dense_macs": str(cost.macs),
         }
         inputs = tuple(tensor[:1].repeat(self._batch(), *[1] * (tensor.dim() - 1)) for tensor in self.subject.inputs)
-        export_onnx(
-            model,
-            inputs,
-            path,
-            opset=settings.opset,
-            dynamic_batch=settings.dynamic_batch,
-            metadata={**provenance, **metadata},
-        )
+        try:
+            export_onnx(
+                model,
+                inputs,
+                path,
+                opset=settings.opset,
+                dynamic_batch=settings.dynamic_batch,
+                metadata={**provenance, **metadata},
+            )
+        except ExportError as error:
+            place = f"export ({error.where})" if error.where else "export"
+            raise InputError(error.problem, where=place, cure=error.cure) from error
 
 
 def _weights_share(share: float, dense_onnx: Path, weights: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ class Subject:
         groups: Its channel groups.
         cost: What it costs.
         checkpoint_sha256: Of the checkpoint; None where the builder brought the weights.
+        entry: Where in the checkpoint the weights were; empty for the top.
     """
 
     model: nn.Module
@@ -43,14 +43,7 @@ class Subject:
     groups: Groups
     cost: Cost
     checkpoint_sha256: str | None
-
-    def fingerprint(self) -> str:
-        """Return a hash of architecture and weights."""
-        digest = hashlib.sha256(str(self.model).encode())
-        for name, tensor in self.model.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+    entry: str = ""
 
 
 def load_subject(recipe: Recipe, base: Path) -> Subject:
@@ -65,13 +58,14 @@ def load_subject(recipe: Recipe, base: Path) -> Subject:
     """
     torch.manual_seed(recipe.seed)
     model = build_model(recipe.model, base)
-    sha256 = None
+    sha256, entry = None, ""
     if recipe.model.checkpoint is not None:
-        sha256 = load_checkpoint(model, recipe.model.checkpoint, allow_pickle=recipe.model.allow_pickle).sha256
+        loaded = load_checkpoint(model, recipe.model.checkpoint, allow_pickle=recipe.model.allow_pickle)
+        sha256, entry = loaded.sha256, loaded.entry
     check_forward(model, recipe.model)
     inputs = example_inputs(recipe.model, batch=2, seed=recipe.seed)
     groups = find_groups(model, inputs, keep=recipe.compress.keep)
-    return Subject(model, inputs, groups, measure_cost(model, inputs), sha256)
+    return Subject(model, inputs, groups, measure_cost(model, inputs), sha256, entry)
 
 
 def make_method(section: CompressSection) -> Method:

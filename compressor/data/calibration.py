@@ -45,6 +45,10 @@ def calibration_batches(
         ) from error
     if isinstance(items[0], Tensor):
         return [(batch,) for batch in batches], None
+    if not isinstance(items[0], (tuple, list)):
+        raise InputError(f"an item is a {type(items[0]).__name__}", where="data.source", cure=ITEMS)
+    if len(items[0]) == 1:
+        return [tuple(batch) for batch in batches], None
     return [tuple(batch[:-1]) for batch in batches], [batch[-1] for batch in batches]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -54,8 +54,8 @@ class Custom(Source):
         parts = _as_dict(call_named(section.source, args, where="data.source", where_args="data.args"))
         train, validation, calibration = (parts.get(key) for key in KEYS[:3])
         for key in ("train", "validation"):
-            if parts.get(key) is not None and not isinstance(parts[key], Iterable):
-                raise _wrong(f"'{key}' is a {type(parts[key]).__name__}, not a loader")
+            if parts.get(key) is not None:
+                _check_loader(key, parts[key], model_input)
         if (train is None) != (validation is None) or (train is None and calibration is None):
             raise _wrong("it gives neither both of train and validation, nor calibration alone")
         samples: Any = train if calibration is None else calibration
@@ -64,6 +64,18 @@ class Custom(Source):
         elif calibration is None or not hasattr(samples, "__getitem__"):
             samples = Samples(samples)
         return Data(train, samples, validation, parts.get("classes"))
+
+
+def _check_loader(key: str, loader: Any, model_input: tuple[int, ...]) -> None:
+    if not isinstance(loader, Iterable):
+        raise _wrong(f"'{key}' is a {type(loader).__name__}, not a loader")
+    if not isinstance(loader, Sized) or not len(loader):
+        return
+    batch = next(iter(loader))
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not all(isinstance(t, Tensor) for t in batch):
+        raise _wrong(f"a batch of '{key}' is no (input, …, labels): it is a {type(batch).__name__}")
+    if len(batch) == 2 and tuple(batch[0].shape[1:]) != tuple(model_input):
+        raise _wrong(f"inputs of '{key}' are of shape {list(batch[0].shape[1:])}, model.input is {list(model_input)}")
 
 
 def _as_dict(returned: Any) -> Mapping[str, Any]:

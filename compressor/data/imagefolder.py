@@ -48,9 +48,9 @@ class ImageFolder(Source):
         if train == root:
             raise InputError("there is no folder 'train' in it", where=str(root), cure=LAYOUT)
         validation = _validation(root)
+        training = _labelled(train, classes)
         _check_same(classes, train, _folders(validation), validation)
-        pictures = [_labelled(folder, classes) for folder in (train, validation)]
-        return image_data(pictures[0], pictures[1], section, model_input, seed, classes=classes)
+        return image_data(training, _labelled(validation, classes), section, model_input, seed, classes=classes)
 
 
 def _root(section: DataSection) -> Path:

@@ -86,6 +86,8 @@ def load_checkpoint(model: nn.Module, path: Path, allow_pickle: bool = False) ->
 
 
 def _read(path: Path, allow_pickle: bool) -> Any:
+    if path.is_dir():
+        raise InputError("this is a folder, not a file", where=str(path), cure="name the checkpoint's file in it")
     if not path.is_file():
         raise InputError(
             "there is no such file", where=str(path), cure="correct model.checkpoint; it is relative to the recipe"
@@ -127,6 +129,8 @@ def _unpickle(path: Path, allow_pickle: bool) -> Any:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     reason = (str(error).strip().splitlines() or [""])[0][:200]
+    if "weights_only" in reason:
+        reason = "it is not a file of weights"
     return InputError(
         f"it cannot be read as a checkpoint ({type(error).__name__}: {reason})",
         where=str(path),
@@ -198,6 +202,8 @@ def _first(keys: list[str], count: int = 3) -> str:
 
 def _convert(path: Path, key: str, value: Tensor, expected: Tensor) -> Tensor:
     """Bring a tensor to the network's type, and prove that it holds numbers."""
+    if key.endswith("num_batches_tracked"):
+        return value.detach().to(expected.dtype)
     if value.is_floating_point() != expected.is_floating_point() or value.is_complex() or value.is_quantized:
         raise InputError(
             f"{key} is {value.dtype} instead of {expected.dtype}", where=str(path), cure="save float weights"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from compressor.factor import factor
 from compressor.selection.fit import Covariance
 from compressor.selection.moments import Moments, columns_of
 from compressor.structure.groups import ChannelGroup, Groups
@@ -74,7 +75,7 @@ def _covariance(
         inner_cross, shared = inner.t() @ weight.t(), full[rest]
         inner = inner[rest]
         inner.diagonal().add_(RIDGE * inner.diagonal().mean().clamp_min(1e-30))
-        chol = torch.linalg.cholesky(inner)
+        chol = factor(inner)
         matrix = matrix - shared.t() @ torch.cholesky_solve(shared, chol)
         cross = cross - shared.t() @ torch.cholesky_solve(inner_cross, chol)
     own = weight[:, columns]
@@ -90,4 +91,4 @@ def solve(moments: Moments, g: int, kept: Tensor, center: bool) -> Tensor:
     columns = moments.columns(g, kept, center)
     inner = columns[kept]
     inner.diagonal().add_(ridge * inner.diagonal().mean().clamp_min(1e-30))
-    return torch.cholesky_solve(columns.t() @ moments.weight[g].t(), torch.linalg.cholesky(inner)).t()
+    return torch.cholesky_solve(columns.t() @ moments.weight[g].t(), factor(inner)).t()

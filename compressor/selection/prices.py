@@ -24,7 +24,7 @@ SHARES = (0.75, 0.5, 0.25)
 MOST_IMAGES, FEWEST_IMAGES = 256, 8
 PASSES = 4
 """Pricing costs no more than this many passes over the calibration images, unless they are very few."""
-FLOOR = 1e-9
+FLOOR, WORST = 1e-9, 1e6
 
 
 def price(calibration: Calibration, rankings: Mapping[str, Ranking], moments: dict[str, Moments]) -> dict[str, Ranking]:
@@ -81,7 +81,7 @@ def _divergence(model: nn.Module, batches: Sequence[tuple[Tensor, ...]], dense: 
             each = F.kl_div(out.log_softmax(1), target.log_softmax(1), log_target=True, reduction="none").sum(1)
             total += float(each.mean() * len(batch[0]))
         count += len(batch[0])
-    return total / count
+    return min(total / count, WORST) if math.isfinite(total) else WORST
 
 
 @contextmanager

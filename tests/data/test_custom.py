@@ -36,6 +36,14 @@ def misspelt():
     return {"trian": []}
 def no_loader():
     return 1, 2
+def single():
+    return {"calibration": DataLoader(TensorDataset(torch.eye(5)[:, :2]), 2)}
+def mappings():
+    return [{"x": torch.ones(4, 2), "y": torch.zeros(4)}] * 2, [{"x": torch.ones(4, 2)}]
+def wide():
+    return [(torch.ones(4, 3), torch.zeros(4))] * 2, [(torch.ones(4, 3), torch.zeros(4))]
+def records():
+    return {"calibration": [{"x": torch.zeros(2)}]}
 def ragged():
     return {"calibration": [torch.zeros(2), torch.zeros(3)]}
 """
@@ -96,6 +104,16 @@ def test_items_of_different_shapes_are_refused(file: Path) -> None:
         calibration_batches(load(file, "ragged"), 2, 2, seed=0)
 
 
+def test_a_data_set_of_inputs_alone_is_unlabelled(file: Path) -> None:
+    images, labels = calibration_batches(load(file, "single"), 4, 2, seed=0)
+    assert [tuple(batch[0].shape) for batch in images] == [(2, 2), (2, 2)] and labels is None
+
+
+def test_items_that_are_no_tuples_are_refused(file: Path) -> None:
+    with pytest.raises(InputError, match="an item is a dict"):
+        calibration_batches(load(file, "records"), 1, 1, seed=0)
+
+
 def test_no_image_at_all_is_refused(file: Path) -> None:
     with pytest.raises(InputError, match="no calibration images"):
         calibration_batches(load(file, "batches", args={"count": 0}), 2, 2, seed=0)
@@ -108,6 +126,8 @@ def test_no_image_at_all_is_refused(file: Path) -> None:
         ("half", "neither both of train and validation, nor calibration alone"),
         ("misspelt", "unknown keys trian"),
         ("no_loader", "'train' is a int, not a loader"),
+        ("mappings", "a batch of 'train' is no"),
+        ("wide", "are of shape \\[3\\], model.input is \\[2\\]"),
     ],
 )
 def test_anything_else_is_refused_with_the_contract(file: Path, name: str, words: str) -> None:

@@ -199,3 +199,10 @@ def test_an_input_that_is_no_image_is_refused(folder: Path, shape: tuple[int, ..
 def test_an_unknown_source_lists_the_others() -> None:
     with pytest.raises(InputError, match="did you mean 'imagefolder'"):
         load_data(DataSection(source="imagefoldr"), SHAPE, 0)
+
+
+def test_a_class_that_is_empty_in_training_only_is_named(folder: Path) -> None:
+    (folder / "train" / "void").mkdir()
+    with pytest.raises(InputError, match="no images") as caught:
+        load(folder)
+    assert caught.value.where is not None and caught.value.where.endswith("void")

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from compressor import fingerprint
+
+NET = "from torch import nn\nclass Net(nn.Linear):\n    def forward(self, x):\n        return super().forward(x){}\n"
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fingerprinted", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fingerprinted"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_edited_forward_is_another_network(tmp_path: Path) -> None:
+    seen = set()
+    for change in ("", " * 2"):
+        (tmp_path / "net.py").write_text(NET.format(change))
+        torch.manual_seed(0)
+        seen.add(fingerprint.of_network(load(tmp_path / "net.py").Net(2, 2)))
+    assert len(seen) == 2
+
+
+def test_other_weights_are_another_network() -> None:
+    model = nn.Linear(2, 2)
+    before = fingerprint.of_network(model)
+    assert fingerprint.of_network(model) == before
+    with torch.no_grad():
+        model.bias.add_(1)
+    assert fingerprint.of_network(model) != before
+
+
+def test_swapped_files_are_other_data(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(name.encode())
+    before = fingerprint.of_files(tmp_path)
+    assert fingerprint.of_files(tmp_path) == before
+    (tmp_path / "a").rename(tmp_path / "c")
+    (tmp_path / "b").rename(tmp_path / "a")
+    (tmp_path / "c").rename(tmp_path / "b")
+    assert fingerprint.of_files(tmp_path) != before
