@@ -21,7 +21,7 @@ from compressor.structure.couplings import Couplings, find_couplings, runs_auxil
 from compressor.structure.groups import ChannelGroup, Groups, Role, Skipped, Slice
 from compressor.structure.marks import NORM_PREFIX
 from compressor.structure.trial import failing_groups, vanishing_groups
-from compressor.structure.watch import Port, Watch, evaluating
+from compressor.structure.watch import Port, Watch, evaluating, remembering
 
 SMALL = 96
 """Pixels to a side at which networks are watched."""
@@ -49,7 +49,7 @@ def find_groups(
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     kept = _match(model, keep)
-    with evaluating(model):
+    with evaluating(model), remembering(model):
         uses = _uses(model, inputs)
         small = _smaller(model, inputs, list(uses))
         couplings = find_couplings(model, small, seconds=seconds)
@@ -89,8 +89,9 @@ def _smaller(model: nn.Module, inputs: tuple[Any, ...], uses: list[tuple[str, in
     if all(a is b for a, b in zip(tree_leaves(cropped), tree_leaves(inputs), strict=True)):
         return inputs
     try:
-        same = [weight for weight, _ in _uses(model, cropped)] == [weight for weight, _ in uses]
-        same = same and (runs_auxiliary(model, cropped) or not runs_auxiliary(model, inputs))
+        with remembering(model):
+            same = [weight for weight, _ in _uses(model, cropped)] == [weight for weight, _ in uses]
+            same = same and (runs_auxiliary(model, cropped) or not runs_auxiliary(model, inputs))
     except Exception:
         return inputs
     return cropped if same else inputs

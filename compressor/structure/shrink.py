@@ -41,7 +41,6 @@ def shrink(model: nn.Module, plan: Plan) -> nn.Module:
     for planned in plan.groups:
         if planned.vanished:
             _vanish(small, planned.group, tensors)
-    _forget_caches(small)
     return small
 
 

@@ -130,7 +130,7 @@ class _Trial:
 
     def failing(self, families: list[list[ChannelGroup]]) -> dict[str, str]:
         groups = [g for family in families for g in family]
-        reason = self._fault(groups)
+        reason = self._fault(groups) if groups else None
         if reason is None:
             return {}
         if len(groups) == 1:

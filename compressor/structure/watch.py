@@ -254,6 +254,20 @@ class Watch(TorchDispatchMode):
 
 
 @contextmanager
+def remembering(model: nn.Module) -> Iterator[None]:
+    """What a forward pass writes down in its modules (window sizes, caches) is as before on leaving."""
+    before = {module: {k: v for k, v in vars(module).items() if not k.startswith("_")} for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, attributes in before.items():
+            now = vars(module)
+            for name in [k for k in now if not k.startswith("_") and k not in attributes]:
+                del now[name]
+            now.update(attributes)
+
+
+@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients, attention as single operations; everything is restored."""
     modes = {module: module.training for module in model.modules()}

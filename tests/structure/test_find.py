@@ -272,3 +272,21 @@ def test_a_gradient_context_is_not_changed() -> None:
     with torch.enable_grad():
         find_groups(build("plain"), inputs_of("plain"))
         assert torch.is_grad_enabled()
+
+
+class Remembers(nn.Module):
+    """Writes down the size of what it saw, and computes with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.side = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.side = max(self.side, x.shape[-1]) if self.side else x.shape[-1]
+        return self.last(self.first(x) * self.side)
+
+
+def test_what_a_forward_pass_writes_down_is_as_before() -> None:
+    model = Remembers()
+    assert len(find_groups(model, torch.randn(1, 3, 128, 128))) == 1
+    assert model.side == 0
