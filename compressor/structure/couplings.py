@@ -9,7 +9,7 @@ colours, and a source that still mixes (attention heads, groups of a group norm)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -228,7 +228,7 @@ def _survey(couplings: Couplings, passes: Passes) -> None:
         _join_bias(couplings, call)
         if call.depthwise and call.source is not None:
             _join_multiplier(couplings, call.source)
-    _Search(passes, couplings).run(record.sources)
+    _Search(passes, couplings, known).run(record.sources)
     raw = _raw_sources(couplings, passes)
     if raw:
         record.sources = raw
@@ -289,10 +289,10 @@ def _raw_sources(couplings: Couplings, passes: Passes) -> list[Source]:
 
 
 class _Search:
-    """Decodes who feeds whom for one set of sources."""
+    """Decodes who feeds whom for one set of sources; between weights of earlier runs nothing is looked for again."""
 
-    def __init__(self, passes: Passes, couplings: Couplings) -> None:
-        self.passes, self.couplings = passes, couplings
+    def __init__(self, passes: Passes, couplings: Couplings, earlier: Collection[str] = ()) -> None:
+        self.passes, self.couplings, self.earlier = passes, couplings, earlier
         self.reach: dict[int, dict[int, Bools]] = {}
         self.pads: dict[int, set[int]] = {}
         self.known: set[int] = set()
@@ -318,7 +318,7 @@ class _Search:
             self.pads[source.index] = self.passes.passed
             if weights:
                 self._note(source, leaves)
-        sources = [s for s in sources if s.size > 1 or not weights]
+        sources = [s for s in sources if not weights or (s.size > 1 and self._is_new(s))]
         if not sources:
             return
         unclear: dict[int, Bools] = {}
@@ -330,6 +330,11 @@ class _Search:
             if weights:
                 self._fix_padded(batch)
             self._resolve(batch, {sink: mask for sink, mask in unclear.items() if mask.any()}, weights)
+
+    def _is_new(self, source: Source) -> bool:
+        record = self.passes.record
+        ends = [source.call, *(record.sink_calls.get(sink) for sink in self.reach[source.index])]
+        return any(record.calls[end].weight not in self.earlier for end in ends if end is not None)
 
     def _note(self, source: Source, leaves: bool) -> None:
         places, calls = self.couplings.places(source.lane), self.passes.record.sink_calls

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from compressor.errors import InputError
 from compressor.structure.couplings import Couplings, find_couplings, runs_auxiliary
 from compressor.structure.groups import ChannelGroup, Groups, Role, Skipped, Slice
-from compressor.structure.marks import NORM_PREFIX
+from compressor.structure.marks import COMPUTED_PREFIX, NORM_PREFIX
 from compressor.structure.trial import failing_groups, vanishing_groups
 from compressor.structure.watch import Port, Watch, evaluating, remembering
 
@@ -129,11 +129,12 @@ def _unseen(model: nn.Module, couplings: Couplings) -> list[Skipped]:
     """Layers of which no operation was recognised."""
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     seen = {id(tensors[call.weight]) for call in couplings.calls}
+    computing = {p.tensor.removeprefix(COMPUTED_PREFIX).partition("#")[0] for p in couplings.ports}
     skipped = []
     for name, module in model.named_modules():
         if not isinstance(module, (_ConvNd, nn.Linear)) or id(module._parameters.get("weight")) in seen:
             continue
-        computed = "weight" not in module._parameters
+        computed = "weight" not in module._parameters or name in computing
         reason = "its weight is computed from other tensors" if computed else "it did not run as a layer with a weight"
         skipped.append(Skipped((name,), reason))
     return skipped
@@ -248,7 +249,7 @@ class _Survey:
         slices = tuple(
             Slice(p.tensor, p.axis, self._role(p), tuple(unit[p] for unit in units), p.conv_groups)
             for p in ports
-            if not p.tensor.startswith(NORM_PREFIX)
+            if not p.tensor.startswith((NORM_PREFIX, COMPUTED_PREFIX))
         )
         if not any(s.role == "consumer" for s in slices):
             return "nothing reads its channels"
@@ -258,6 +259,9 @@ class _Survey:
         norms = [p.tensor for p in ports if p.tensor.startswith(NORM_PREFIX)]
         if norms:
             return f"its channels are {norms[0].partition('#')[0]} together, so cutting some changes all the others"
+        computed = next((p.tensor for p in ports if p.tensor.startswith(COMPUTED_PREFIX)), None)
+        if computed is not None:
+            return f"its channels are {computed.partition('#')[0]}, which would change if some were cut"
         if len(units) == 1:
             return "it has a single unit, which cannot be divided"
         blocks = self._blocks(ports, units)

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from compressor.errors import InputError
-from compressor.structure.watch import Lane, Port, TensorNames, WeightCall, WeightReader, aten
+from compressor.structure.watch import CONVOLUTIONS, Lane, Port, TensorNames, WeightCall, WeightReader, aten
 
 BATCH_NORMS = {
     aten.native_batch_norm,
@@ -32,6 +32,7 @@ BATCH_NORMS = {
     aten.batch_norm,
 }
 NORM_PREFIX = "normalised by "
+COMPUTED_PREFIX = "read with computed weights by "
 
 Pattern = Callable[["Source"], Tensor | None]
 
@@ -57,7 +58,7 @@ class Event:
         func: The operation, to notice a run that takes another way.
         call: Number among the operations with weights; None for others.
         weight: The call itself, without its tensors.
-        output: The clean output of an operation with a weight.
+        output: The clean output of an operation with a weight, and of a convolution whose weight is computed.
         sinks: The lanes on which marks are looked for, with the axis of the tensor they lie on.
         transparent: True for a norm over channels.
         pads: Axes that it pads by a constant.
@@ -105,6 +106,9 @@ class Recorder(TorchDispatchMode):
         call = self._reader.read(func, args)
         if call is not None:
             self._weight(event, call, output)
+        elif func.overloadpacket in CONVOLUTIONS:
+            event.output = output.clone()
+            self._hold(event, COMPUTED_PREFIX, number, args[0], 1)
         elif func.overloadpacket in BATCH_NORMS:
             self._batch_norm(event, args)
         elif is_channel_norm(func, args):
@@ -156,9 +160,13 @@ class Recorder(TorchDispatchMode):
         event.transparent = True
         grouped = event.func.overloadpacket is aten.native_group_norm
         axis, tensors = (1, args[1:3]) if grouped else (-1, args[2:4])
-        size = args[0].shape[axis]
         self._observe(event, tensors, axis)
-        self._sink(event, axis, Lane(Port(f"{NORM_PREFIX}{event.module}#{number}", 0, size), tuple(range(size))))
+        self._hold(event, NORM_PREFIX, number, args[0], axis)
+
+    def _hold(self, event: Event, prefix: str, number: int, tensor: Tensor, axis: int) -> None:
+        """Look for marks on channels that cannot be cut, because of what reads them here."""
+        size = tensor.shape[axis]
+        self._sink(event, axis, Lane(Port(f"{prefix}{event.module}#{number}", 0, size), tuple(range(size))))
 
     def _pointwise(self, event: Event, args: Sequence[Any], output: Any) -> None:
         if not isinstance(output, Tensor):
@@ -202,6 +210,8 @@ class Replay(TorchDispatchMode):
             )
         if event.weight is not None:
             return self._weight(event, args)
+        if event.output is not None:
+            return self._computed(event, args)
         if event.pads:
             self._pad(number, event, args[0])
         output = self._transparent(func, args, kwargs) if event.transparent else func(*args, **(kwargs or {}))
@@ -239,6 +249,14 @@ class Replay(TorchDispatchMode):
         if mark is not None:
             _fill(output, call.output_axis, mark)
         return output
+
+    def _computed(self, event: Event, args: Sequence[Any]) -> Tensor:
+        """A convolution whose weight is no tensor of the network: what marks the weight, or the bias, goes on."""
+        self._see(event, args[0])
+        if not any(isinstance(t, Tensor) and bool(torch.isnan(t).any()) for t in args[1:3]):
+            assert event.output is not None
+            return event.output.clone()
+        return event.func(torch.nan_to_num(args[0]), *args[1:])
 
     @staticmethod
     def _transparent(func: Any, args: Sequence[Any], kwargs: Any) -> Any:
