@@ -911,6 +911,23 @@ class Transformer(nn.Module):
         return self.head(self.norm3(x)[:, 0])
 
 
+@case(sizes={"last": 6}, left={"stem": "computed weights by normed", "normed": "computed from other tensors"})
+class Standardised(nn.Module):
+    """A convolution that normalises its weight whenever it runs: cutting an input would change all of it."""
+
+    class Normed(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, F.layer_norm(self.weight, self.weight.shape[1:]), self.bias)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.normed, self.last = nn.Conv2d(3, 8, 1), self.Normed(8, 5, 1), nn.Conv2d(5, 6, 1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.last(F.relu(self.normed(F.relu(self.stem(x)))))).mean((2, 3)))
+
+
 @case(TOKENS, sizes={"fc1": 6})
 class PackedGate(nn.Module):
     """Values and their gates come out of one layer, as in SwiGLU."""
