@@ -34,9 +34,8 @@ def find_groups(
 ) -> Groups:
     """Find the channel groups of a network by watching it run.
 
-    Every group that is returned has passed a trial: half of its units were cut, and the shrunk network computed what
-        the
-    masked one computes.
+    Every group that is returned has passed a trial: some of its units were cut, in several ways, and the shrunk network
+    computed what the masked one computes.
 
     Args:
         model: The network; it is left as it was.
@@ -251,8 +250,6 @@ class _Survey:
             for p in ports
             if not p.tensor.startswith((NORM_PREFIX, COMPUTED_PREFIX))
         )
-        if not any(s.role == "consumer" for s in slices):
-            return "nothing reads its channels"
         held = next((kept[s.layer] for s in slices if s.layer in kept), None)
         if held is not None:
             return f"kept as it is ({held})"
@@ -262,6 +259,8 @@ class _Survey:
         computed = next((p.tensor for p in ports if p.tensor.startswith(COMPUTED_PREFIX)), None)
         if computed is not None:
             return f"its channels are {computed.partition('#')[0]}, which would change if some were cut"
+        if not any(s.role == "consumer" for s in slices):
+            return "nothing reads its channels"
         if len(units) == 1:
             return "it has a single unit, which cannot be divided"
         blocks = self._blocks(ports, units)
