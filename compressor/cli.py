@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -166,6 +167,7 @@ def methods(as_json: Json = False) -> None:
 def main() -> NoReturn:
     """Run the command and end the process with the exit code that says how it went."""
     state = {"debug": False}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a CI runner's way to say Ctrl-C
     try:
         app(prog_name="compressor", obj=state)
     except SystemExit as end:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import platform
-import shutil
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +42,7 @@ from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import Refit, refit
 from compressor.report import Report
 from compressor.selection.base import Calibration, Method, Ranking
-from compressor.stages import Stages, sha256
+from compressor.stages import UNFINISHED, Stages, sha256
 from compressor.structure import Plan, load_compact, save_compact, shrink, verify
 from compressor.structure.proof import TOLERANCE
 from compressor.structure.trial import faulty_groups
@@ -228,7 +227,7 @@ class Run:
             return pruned
 
         def work(directory: Path) -> None:
-            model, checkpoints = load_compact(pruned, self.subject.model), directory / "checkpoints"
+            model = load_compact(pruned, self.subject.model)
             with self.journal.bar("finetune") as advance:
                 history = finetune(
                     model,
@@ -236,15 +235,14 @@ class Run:
                     self.data.train or (),
                     settings,
                     seed=self.recipe.seed,
-                    checkpoint_dir=checkpoints,
+                    checkpoint=directory / UNFINISHED / "training.pt",
                     progress=self._teller(advance),
                 )
             write_json(directory / HISTORY, [dataclasses.asdict(epoch) for epoch in history])
             save_compact(model, Plan.load(pruned / PLAN), directory)
             self._assess(model, directory, "compact")
-            shutil.rmtree(checkpoints)
 
-        return self._stage("finetune", {"pruned": pruned.name, **settings.model_dump()}, work, resumable=True)
+        return self._stage("finetune", {"pruned": pruned.name, **settings.model_dump()}, work)
 
     def export_compact(self, compact: Path) -> Path:
         """Write compact.onnx, and compare it with the module on real inputs."""
@@ -286,14 +284,12 @@ class Run:
         machine = {"node": platform.node(), "onnxruntime": onnxruntime.__version__}
         return self._stage("benchmark", depends_on | machine, work)
 
-    def _stage(
-        self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None], *, resumable: bool = False
-    ) -> Path:
+    def _stage(self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None]) -> Path:
         def seeded(directory: Path) -> None:
             torch.manual_seed(self.recipe.seed)
             function(directory)
 
-        return self.stages.run(name, {**self.origin, **depends_on}, seeded, resumable=resumable)
+        return self.stages.run(name, {**self.origin, **depends_on}, seeded)
 
     def _refit(self, plan: Plan) -> tuple[nn.Module, list[Refit]]:
         images, groups = self.calibration[0], self.subject.groups

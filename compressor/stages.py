@@ -15,7 +15,7 @@ from typing import Any
 
 from compressor.errors import InputError
 
-MANIFEST = "stage.json"
+MANIFEST, UNFINISHED = "stage.json", "unfinished"
 
 
 def sha256(path: Path) -> str:
@@ -30,7 +30,7 @@ def key(depends_on: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write a file that is either the old or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
@@ -80,48 +80,55 @@ class Stages:
     ) -> None:
         self._lock.close()
 
-    def run(
-        self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None], *, resumable: bool = False
-    ) -> Path:
+    def run(self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None]) -> Path:
         """Do a stage unless it is done already.
 
         Args:
             name: Of the stage.
             depends_on: Plain JSON values: with the same ones, `function` writes the same files.
-            function: Writes its files into the directory that it is given.
-            resumable: Give `function` what an interrupted run of the same stage left, instead of an empty directory.
+            function: Writes its files into the directory that it is given. What it keeps in the folder `unfinished`
+                there survives an interruption; everything else is removed before the stage is begun again.
 
         Returns:
             The stage's directory, complete and undamaged. Its name serves as a dependency of later stages.
         """
         done = self.root / f"{name}-{key({'stage': name, **depends_on})[:12]}"
+        partial = done.with_name(f"{done.name}.partial")
         if _intact(done):
             self.say(f"{name}: done already")
         else:
-            self.say(f"{name}: begins")
-            partial = done.with_name(f"{done.name}.partial")
-            if not resumable:
-                _remove(partial)
-            partial.mkdir(exist_ok=True)
-            started = time.perf_counter()
-            function(partial)
-            seconds = time.perf_counter() - started
-            _seal(partial, seconds)
-            self.say(f"{name}: done in {seconds:.1f} s")
+            if not _intact(partial):
+                self._work(name, partial, function)
             _remove(done)
             os.replace(partial, done)
+        _remove(done / UNFINISHED)
         self.seconds[name] = json.loads((done / MANIFEST).read_text())["seconds"]
         return done
 
+    def _work(self, name: str, partial: Path, function: Callable[[Path], None]) -> None:
+        self.say(f"{name}: begins")
+        partial.mkdir(exist_ok=True)
+        for left in partial.iterdir():
+            if left.name != UNFINISHED:
+                _remove(left)
+        started = time.perf_counter()
+        function(partial)
+        seconds = time.perf_counter() - started
+        _seal(partial, seconds)
+        self.say(f"{name}: done in {seconds:.1f} s")
 
-def _remove(directory: Path) -> None:
-    if directory.exists():
-        shutil.rmtree(directory)
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _files(directory: Path) -> dict[str, str]:
-    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {path.relative_to(directory).as_posix(): sha256(path) for path in paths}
+    names = {path.relative_to(directory): path for path in directory.rglob("*") if path.is_file()}
+    lasting = {name: path for name, path in names.items() if name.parts[0] not in (MANIFEST, UNFINISHED)}
+    return {name.as_posix(): sha256(lasting[name]) for name in sorted(lasting)}
 
 
 def _seal(directory: Path, seconds: float) -> None:

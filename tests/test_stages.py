@@ -46,17 +46,32 @@ def test_an_interrupted_stage_is_begun_again(tmp_path: Path) -> None:
     assert {path.name for path in done.iterdir()} == {"result.txt", "stage.json"}
 
 
-def test_a_resumable_stage_finds_what_it_left(tmp_path: Path) -> None:
+def test_what_is_unfinished_survives_an_interruption_and_goes_when_the_stage_is_done(tmp_path: Path) -> None:
     def interrupted(directory: Path) -> None:
-        (directory / "epoch.txt").write_text("1")
+        (directory / "half.txt").write_text("half")
+        (directory / "unfinished").mkdir()
+        (directory / "unfinished" / "epoch.txt").write_text("1")
         raise KeyboardInterrupt
 
-    found = []
+    def goes_on(directory: Path) -> None:
+        assert not (directory / "half.txt").exists()
+        (directory / "result.txt").write_text((directory / "unfinished" / "epoch.txt").read_text())
+
     with Stages(tmp_path) as stages, pytest.raises(KeyboardInterrupt):
-        stages.run("finetune", {}, interrupted, resumable=True)
+        stages.run("finetune", {}, interrupted)
     with Stages(tmp_path) as stages:
-        stages.run("finetune", {}, lambda d: found.append((d / "epoch.txt").read_text()), resumable=True)
-    assert found == ["1"]
+        done = stages.run("finetune", {}, goes_on)
+    assert (done / "result.txt").read_text() == "1"
+    assert {path.name for path in done.iterdir()} == {"result.txt", "stage.json"}
+
+
+def test_a_stage_killed_before_it_got_its_name_is_not_repeated(tmp_path: Path) -> None:
+    with Stages(tmp_path) as stages:
+        done = stages.run("plan", {}, write("one"))
+        (done / "unfinished").mkdir()
+        done.rename(done.with_name(f"{done.name}.partial"))
+        assert stages.run("plan", {}, forbidden) == done
+    assert {path.name for path in done.iterdir()} == {"result.txt", "stage.json"}
 
 
 @pytest.mark.parametrize("file", ["result.txt", "stage.json"])

@@ -83,6 +83,8 @@ class ImageBatches(Dataset[Any]):
     nor on where a training run was interrupted. Shuffling makes the batches of every epoch others.
     """
 
+    stateless = True
+
     def __init__(
         self, store: Store, normalize: Normalize | None, augment: Augment | None, seed: int, labelled: bool
     ) -> None:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from compressor import plugins
 from compressor.errors import InputError
 from compressor.recipe import FinetuneSection
-from compressor.training.checkpoints import Checkpoints
+from compressor.training.checkpoint import Checkpoint
 from compressor.training.history import History, Progress
+from compressor.training.objective import Objective
 from compressor.training.optimizer import sgd
-from compressor.training.order import seed_epoch
+from compressor.training.order import Order
 from compressor.training.schedules.base import Schedule
 from compressor.training.trainer import Batch, Trainer
 
@@ -29,7 +30,7 @@ def finetune(
     settings: FinetuneSection,
     *,
     seed: int = 0,
-    checkpoint_dir: Path | None = None,
+    checkpoint: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> History:
     """Train `model` in place. It comes back on its device and in its mode, as does the teacher.
@@ -41,8 +42,8 @@ def finetune(
             processes together. Its random choices must come from its `generator` or from the global ones.
         settings: The recipe's section `finetune`.
         seed: Decides the order of the images and every other random choice; the global generators are seeded with it.
-        checkpoint_dir: Where the state is kept after every epoch; where it holds one, training goes on from there
-            and ends with the weights of an undisturbed run.
+        checkpoint: File that keeps the state, every few seconds and when a signal ends the program; where there is
+            one, training goes on from there and ends with the weights of an undisturbed run.
         progress: Told a few times a second how far training is, on the main process.
 
     Returns:
@@ -50,7 +51,8 @@ def finetune(
 
     Raises:
         InputError: The schedule is not known, the loader is empty or has no length, the loss is no longer finite, or
-            `checkpoint_dir` holds another fine-tuning.
+            `checkpoint` holds another fine-tuning.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the state is saved.
     """
     if settings.epochs == 0:
         return []
@@ -58,18 +60,21 @@ def finetune(
     accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(split_batches=True))
     teacher = teacher if settings.distill else None
     with _borrowed(model, accelerator.device, training=True), _borrowed(teacher, accelerator.device, training=False):
-        shell, optimizer, batches = accelerator.prepare(_Shell(model), sgd(model, settings), loader)
-        steps = _length(batches) * settings.epochs
-        trainer = Trainer(accelerator, shell, teacher, batches, optimizer, schedule, settings, steps, progress)
-        identity = {"seed": seed, "steps": steps, "settings": settings.model_dump(mode="json")}
-        checkpoints = Checkpoints(checkpoint_dir, identity) if checkpoint_dir else None
-        history = checkpoints.restore(accelerator) if checkpoints else []
-        for epoch in range(len(history), settings.epochs):
-            seed_epoch(loader, seed, epoch)
-            history.append(trainer.epoch(epoch))
-            if checkpoints:
-                checkpoints.save(accelerator, history)
-    return history
+        shell, optimizer, shard = accelerator.prepare(_Shell(model), sgd(model, settings), loader)
+        batches = _length(shard)
+        identity = {"seed": seed, "batches": batches, "settings": settings.model_dump(mode="json")}
+        return Trainer(
+            accelerator,
+            shell,
+            Objective(teacher, settings, accelerator),
+            Order(loader, shard, seed),
+            batches,
+            optimizer,
+            schedule,
+            settings,
+            Checkpoint(checkpoint, identity) if checkpoint else None,
+            progress,
+        ).train()
 
 
 class _Shell(nn.Module):

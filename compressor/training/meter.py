@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -28,6 +30,16 @@ class Meter:
     def read(self) -> tuple[float, float]:
         """Mean loss and accuracy on this process so far; waits for the device."""
         return float(self._loss) / self._images, float(self._correct) / self._images
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums of this process."""
+        return {"loss": float(self._loss), "correct": float(self._correct), "images": self._images}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from sums that were saved."""
+        self._loss.fill_(state["loss"])
+        self._correct.fill_(state["correct"])
+        self._images = state["images"]
 
     def total(self, accelerator: Accelerator) -> tuple[float, float, int]:
         """Mean loss, accuracy and number of images over all processes."""

@@ -1,25 +1,28 @@
-"""One epoch of fine-tuning after another."""
+"""One epoch of fine-tuning after another, from wherever an earlier process was interrupted."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compressor.errors import InputError
+from compressor.interruption import Interruption
 from compressor.recipe import FinetuneSection
-from compressor.training.distillation import distillation_loss
-from compressor.training.history import Epoch, Progress
+from compressor.training.checkpoint import Checkpoint
+from compressor.training.history import Epoch, History, Progress
 from compressor.training.meter import Meter
+from compressor.training.objective import Objective
 from compressor.training.optimizer import learning_rate
+from compressor.training.order import Order
 from compressor.training.schedules.base import Schedule
 
 Batch = Sequence[Tensor]
@@ -28,78 +31,118 @@ SECONDS_BETWEEN_REPORTS = 0.25
 
 @dataclass
 class Trainer:
-    """A network, what it learns from, and how; model, loader and optimiser are prepared by Accelerate.
+    """A network, what it learns from, and how; model and optimiser are prepared by Accelerate.
 
     Attributes:
-        steps: Number of batches of all epochs together.
+        batches: Number of batches of an epoch.
+        checkpoint: Where the state is kept; None keeps none.
     """
 
     accelerator: Accelerator
     model: nn.Module
-    teacher: nn.Module | None
-    loader: Iterable[Batch]
+    objective: Objective
+    order: Order
+    batches: int
     optimizer: Optimizer
     schedule: Schedule
     settings: FinetuneSection
-    steps: int
+    checkpoint: Checkpoint | None
     progress: Callable[[Progress], None] | None
 
-    def __post_init__(self) -> None:
-        self.batches = self.steps // self.settings.epochs
-        self.done_here = 0
-        self.started = self.reported = time.perf_counter()
-        self.optimizer.zero_grad()
-
-    def epoch(self, epoch: int) -> Epoch:
-        """Train on every batch once.
-
-        Args:
-            epoch: Its number, from 0.
+    def train(self) -> History:
+        """Train all epochs that are missing.
 
         Raises:
             InputError: The loss or the weights are no longer finite.
+            KeyboardInterrupt: A signal asked for it; the state is saved.
         """
-        started = time.perf_counter()
-        meter = Meter(self.accelerator.device)
-        for index, batch in enumerate(self.loader, start=1):
-            done = epoch * self.batches + index
-            lr = learning_rate(done - 1, self.steps, self.settings, self.schedule)
-            self._step(send_to_device(batch, self.accelerator.device), lr, meter)
+        self.history: History = []
+        self.meter, self.begin, self.seconds = Meter(self.accelerator.device), 0, 0.0
+        self._restore()
+        self.done_here, self.started = 0, time.perf_counter()
+        self.reported = self.started
+        self.optimizer.zero_grad()
+        with Interruption() as self.interruption:
+            try:
+                while len(self.history) < self.settings.epochs:
+                    self._epoch(len(self.history))
+                    self._save(0)
+            except RuntimeError as error:
+                if self.interruption.asked:  # the signal reached a helper process of ours first
+                    raise KeyboardInterrupt from error
+                raise
+        return self.history
+
+    @property
+    def _steps(self) -> int:
+        return self.batches * self.settings.epochs
+
+    def _epoch(self, epoch: int) -> None:
+        started = time.perf_counter() - self.seconds
+        for number, batch in self.order.batches(epoch, self.begin):
+            done = epoch * self.batches + number + 1
+            lr = learning_rate(done - 1, self._steps, self.settings, self.schedule)
+            self._step(send_to_device(batch, self.accelerator.device), lr)
             self.done_here += 1
-            if time.perf_counter() - self.reported > SECONDS_BETWEEN_REPORTS or index == self.batches:
-                self._report(meter, done, epoch)
-        loss, accuracy, images = meter.total(self.accelerator)
+            last = number + 1 == self.batches
+            if last or time.perf_counter() - self.reported > SECONDS_BETWEEN_REPORTS:
+                self._report(done, epoch)
+            self.seconds = time.perf_counter() - started
+            if not last and (self.interruption.asked or (self.checkpoint and self.checkpoint.due())):
+                self._save(number + 1)
+        loss, accuracy, images = self.meter.total(self.accelerator)
         self._check(math.isfinite(loss) and _finite(self.model), epoch)
         seconds = time.perf_counter() - started
-        return Epoch(epoch + 1, loss, accuracy, lr, seconds, images / seconds)
+        self.history.append(Epoch(epoch + 1, loss, accuracy, lr, seconds, images / seconds))
+        self.meter, self.begin, self.seconds = Meter(self.accelerator.device), 0, 0.0
 
-    def _step(self, batch: Batch, lr: float, meter: Meter) -> None:
+    def _step(self, batch: Batch, lr: float) -> None:
         *inputs, labels = batch
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         logits = self.model(*inputs)
-        loss = self._loss(logits, inputs, labels)
+        loss = self.objective(logits, inputs, labels)
         self.accelerator.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        meter.add(loss, logits, labels)
+        self.meter.add(loss, logits, labels)
 
-    def _loss(self, logits: Tensor, inputs: Sequence[Tensor], labels: Tensor) -> Tensor:
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
-        if self.teacher is None:
-            return loss
-        with torch.no_grad(), self.accelerator.autocast():
-            answers = self.teacher(*inputs)
-        weight = self.settings.distill_weight
-        return (1 - weight) * loss + weight * distillation_loss(logits, answers, self.settings.temperature)
+    def _save(self, batch: int) -> None:
+        """Save the state before a batch of the running epoch; end here if a signal asked for it."""
+        if not self.accelerator.is_main_process:
+            return
+        if self.checkpoint:
+            self.checkpoint.save(self._state(batch))
+        if self.interruption.asked:
+            raise KeyboardInterrupt
 
-    def _report(self, meter: Meter, done: int, epoch: int) -> None:
-        loss, accuracy = meter.read()
+    def _state(self, batch: int) -> dict[str, Any]:
+        return {
+            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "meter": self.meter.state_dict(),
+            "batch": batch,
+            "seconds": self.seconds,
+            "history": [asdict(epoch) for epoch in self.history],
+        }
+
+    def _restore(self) -> None:
+        state = self.checkpoint.restore() if self.checkpoint else None
+        if state is None:
+            return
+        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.meter.load_state_dict(state["meter"])
+        self.begin, self.seconds = state["batch"], state["seconds"]
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+
+    def _report(self, done: int, epoch: int) -> None:
+        loss, accuracy = self.meter.read()
         self._check(math.isfinite(loss), epoch)
         self.reported = time.perf_counter()
         if self.progress and self.accelerator.is_main_process:
-            left = (self.reported - self.started) / self.done_here * (self.steps - done)
-            self.progress(Progress(done, self.steps, epoch + 1, self.settings.epochs, loss, accuracy, left))
+            left = (self.reported - self.started) / self.done_here * (self._steps - done)
+            self.progress(Progress(done, self._steps, epoch + 1, self.settings.epochs, loss, accuracy, left))
 
     def _check(self, finite: bool, epoch: int) -> None:
         if not finite:
