@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
 import signal
 import sys
 import traceback
@@ -189,6 +191,8 @@ def main() -> NoReturn:
 
 def _as_known(error: Exception) -> CompressorError | None:
     """The error in this package's words, or None for one that nobody foresaw."""
+    from safetensors import SafetensorError
+
     from exporters.errors import ExportError, ProviderUnavailableError
 
     match error:
@@ -198,7 +202,9 @@ def _as_known(error: Exception) -> CompressorError | None:
             return MachineError(error.problem, where=error.where, cure=error.cure)
         case ExportError():
             return InputError(error.problem, where=error.where, cure=error.cure)
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+        case SafetensorError() if code := re.search(r"os error (\d+)", str(error)):
+            return _as_known(OSError(int(code[1]), os.strerror(int(code[1]))))
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG):
             return MachineError(
                 "no space is left", where=error.filename, cure="free some, then run the same command again"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -45,9 +45,9 @@ def run_demo(out: Path) -> Report:
     journal = Journal(out / "log.txt")
     recipe = load_recipe(out / "recipe.yaml")
     model = train(recipe, journal)
-    unfinished = out / ".digits.pth.tmp"
-    torch.save(model.state_dict(), unfinished)
-    os.replace(unfinished, out / "digits.pth")
+    checkpoint = io.BytesIO()
+    torch.save(model.state_dict(), checkpoint)
+    write_atomically(out / "digits.pth", checkpoint.getbuffer())
     return compress(out / "recipe.yaml", out=out / "run")
 
 

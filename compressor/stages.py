@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from compressor import __version__
 from compressor.errors import InputError
 
 MANIFEST, UNFINISHED = "stage.json", "unfinished"
@@ -73,12 +74,21 @@ class Stages:
         if self.fresh:
             shutil.rmtree(self.root)
             self.root.mkdir()
+        self._note_version()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.close()
+
+    def _note_version(self) -> None:
+        """Say it where another version has worked here: its stages depend on its number, and are not used."""
+        note = self.run_dir / ".version"
+        former = note.read_text() if note.exists() else None
+        if former not in (None, __version__):
+            self.say(f"compressor {former} worked in {self.run_dir}; this is {__version__}, all stages are done again")
+        write_atomically(note, __version__.encode())
 
     def run(self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None]) -> Path:
         """Do a stage unless it is done already.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from safetensors import SafetensorError
 
 import exporters.errors
 from compressor import cli
@@ -123,6 +126,7 @@ def test_the_verdict_is_the_exit_code(command, pipeline, accepted: bool, code: i
         (exporters.errors.ExportError("operator missing"), 2),
         (exporters.errors.ProviderUnavailableError("no cuda"), 3),
         (OSError(28, "No space left on device", "file"), 3),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), 3),
         (PermissionError(13, "Permission denied", "file"), 2),
     ],
 )
@@ -160,6 +164,15 @@ def test_an_interruption_ends_with_130(command, pipeline) -> None:
     ended = command("run", "a.yaml")
     assert ended.code == 130
     assert "interrupted" in ended.err
+
+
+def test_sigterm_is_an_interruption(command, pipeline) -> None:
+    former = signal.getsignal(signal.SIGTERM)
+    pipeline.compress = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM)
+    ended = command("run", "a.yaml")
+    signal.signal(signal.SIGTERM, former)
+    assert ended.code == 130
+    assert "goes on from here" in ended.err
 
 
 def test_run_passes_everything_on(command, pipeline, tmp_path: Path) -> None:

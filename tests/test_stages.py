@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import compressor.stages as stages_module
 from compressor.errors import InputError
 from compressor.stages import Stages, write_atomically
 
@@ -72,6 +73,15 @@ def test_a_stage_killed_before_it_got_its_name_is_not_repeated(tmp_path: Path) -
         done.rename(done.with_name(f"{done.name}.partial"))
         assert stages.run("plan", {}, forbidden) == done
     assert {path.name for path in done.iterdir()} == {"result.txt", "stage.json"}
+
+
+def test_the_directory_of_another_version_is_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    for version in ("0.0.9", "0.1.0", "0.1.0"):
+        monkeypatch.setattr(stages_module, "__version__", version)
+        with Stages(tmp_path, say=said.append):
+            pass
+    assert said == [f"compressor 0.0.9 worked in {tmp_path}; this is 0.1.0, all stages are done again"]
 
 
 @pytest.mark.parametrize("file", ["result.txt", "stage.json"])
