@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from compressor.baseline import compare
 from compressor.recipe import AcceptSection, Target
 from compressor.report.schema import Report, Rule
+from compressor.rules import NO_LABELS, ROUNDING, TARGET_TOLERANCE, at_most, unjudged
 
-TARGET_TOLERANCE = 0.01
+MEGABYTE = 1e6
 
 
-def judge(accept: AcceptSection, target: Target, report: Report) -> list[Rule]:
+def judge(accept: AcceptSection, target: Target, report: Report, baseline: Report | None = None) -> list[Rule]:
     """Judge a report.
 
     Args:
         accept: The rules that are asked for; None means not asked.
         target: The budget, which is always judged.
         report: The measurements; its own verdicts are ignored.
+        baseline: An earlier report; with one, the rules of `accept.baseline` are judged as well.
 
     Returns:
         The rules in a fixed order. One that was asked for and cannot be judged has failed.
     """
-    rules = [_target(target, report)]
-    if accept.accuracy_drop is not None:
-        rules.append(_accuracy_drop(accept.accuracy_drop, report))
-    if accept.speedup is not None:
-        rules.append(_speedup(accept.speedup, report))
-    if accept.parity is not None:
-        rules.append(_parity(accept.parity, report))
-    return rules
+    asked = [(rule, getattr(accept, name)) for name, rule in _RULES.items()]
+    rules = [_target(target, report), *(rule(required, report) for rule, required in asked if required is not None)]
+    return rules + (compare(accept.baseline, report, baseline) if baseline else [])
 
 
 def _target(target: Target, report: Report) -> Rule:
@@ -47,12 +48,8 @@ def _target(target: Target, report: Report) -> Rule:
 def _accuracy_drop(required: float, report: Report) -> Rule:
     name, dense, compact = "accuracy_drop", report.dense.accuracy, report.compact.accuracy
     if dense is None or compact is None:
-        reason = "cannot be judged: the data has no labelled validation images"
-        return Rule(name=name, required=required, measured=None, passed=False, text=reason)
-    drop = dense - compact
-    # Accuracies are counts divided by the same number: a drop that equals the bound must not fail by rounding.
-    passed = drop <= required + 1e-9
-    return Rule(name=name, required=required, measured=drop, passed=passed, text="top-1 lost, dense minus compact")
+        return unjudged(name, required, NO_LABELS)
+    return at_most(name, required, dense - compact, "top-1 lost, dense minus compact", rounding=ROUNDING)
 
 
 def _speedup(required: float, report: Report) -> Rule:
@@ -65,6 +62,37 @@ def _speedup(required: float, report: Report) -> Rule:
 
 
 def _parity(required: float, report: Report) -> Rule:
-    measured = report.parity.max_rel
     text = "largest difference between the ONNX file and PyTorch, relative to the largest output"
-    return Rule(name="parity", required=required, measured=measured, passed=measured <= required, text=text)
+    return at_most("parity", required, report.parity.max_rel, text)
+
+
+def _params(required: int, report: Report) -> Rule:
+    return at_most("params", required, report.compact.params, "parameters of the compact network")
+
+
+def _size(required: float, report: Report) -> Rule:
+    size = report.compact.onnx_bytes
+    return at_most("size_mb", required, None if size is None else size / MEGABYTE, "size of the compact ONNX file")
+
+
+def _p99(required: float, report: Report) -> Rule:
+    first = report.benchmarks[0]
+    return at_most("p99_ms", required, first.compact.p99_ms, f"99th percentile of the latency ({first.setting})")
+
+
+def _peak(required: float, report: Report) -> Rule:
+    first = report.benchmarks[0]
+    peak = first.compact.peak_bytes
+    measured = None if peak is None else peak / MEGABYTE
+    return at_most("peak_mb", required, measured, f"peak memory of the compact network ({first.setting})")
+
+
+_RULES: dict[str, Callable[[Any, Report], Rule]] = {
+    "accuracy_drop": _accuracy_drop,
+    "speedup": _speedup,
+    "parity": _parity,
+    "params": _params,
+    "size_mb": _size,
+    "p99_ms": _p99,
+    "peak_mb": _peak,
+}

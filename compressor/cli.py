@@ -35,6 +35,10 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
+Baseline = Annotated[
+    Path | None,
+    typer.Option(metavar="REPORT", help="The report of an earlier accepted run: judge by `accept.baseline`, too."),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one key of the recipe; may be repeated."),
@@ -91,6 +95,7 @@ def run(
     ] = None,
     overrides: Overrides = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat stages that are already finished.")] = False,
+    baseline: Baseline = None,
     as_json: Json = False,
 ) -> None:
     """Compress a checkpoint as a recipe says, measure the result and judge it; an interrupted run continues."""
@@ -100,7 +105,7 @@ def run(
     from compressor.pipeline import compress
 
     out = out or Path("runs") / recipe.stem
-    _finish(compress(recipe, out=out, overrides=overrides or (), fresh=fresh), as_json)
+    _finish(compress(recipe, out=out, overrides=overrides or (), fresh=fresh, baseline=baseline), as_json)
 
 
 @app.command()
@@ -143,11 +148,12 @@ def benchmark(
 def check(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a finished run.")],
     overrides: Overrides = None,
+    baseline: Baseline = None,
 ) -> None:
     """Judge a finished run again, by other rules if `--set accept.…` gives them; nothing is run again."""
     from compressor.pipeline import check_run
 
-    _finish(check_run(run_dir, overrides or ()))
+    _finish(check_run(run_dir, overrides or (), baseline))
 
 
 @app.command()

@@ -42,7 +42,9 @@ class Finished:
     measured: Path
 
 
-def make_report(recipe: Recipe, subject: Subject, done: Finished, seconds: Mapping[str, float]) -> Report:
+def make_report(
+    recipe: Recipe, subject: Subject, done: Finished, seconds: Mapping[str, float], baseline: Report | None = None
+) -> Report:
     """Put together what the stages found, and judge it."""
     dense_bytes, compact_bytes = (
         sum((directory / name).stat().st_size for name in _onnx_files(directory))
@@ -65,7 +67,7 @@ def make_report(recipe: Recipe, subject: Subject, done: Finished, seconds: Mappi
         history=read_json(history) if history.exists() else [],
         warnings=_warnings(recipe, benchmarks) + _not_refitted(done.pruned),
     )
-    return report.model_copy(update={"accept": judge(recipe.accept, recipe.compress.target, report)})
+    return report.model_copy(update={"accept": judge(recipe.accept, recipe.compress.target, report, baseline)})
 
 
 def publish(report: Report, recipe: Recipe, done: Finished, run_dir: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compressor.acceptance import judge
+from compressor.baseline import load_baseline
 from compressor.errors import InputError
 from compressor.inspection import inspect_subject
 from compressor.journal import Journal
@@ -19,7 +20,11 @@ from compressor.subject import load_subject
 
 
 def compress(
-    recipe: str | Path | Recipe, out: str | Path | None = None, overrides: Sequence[str] = (), fresh: bool = False
+    recipe: str | Path | Recipe,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    fresh: bool = False,
+    baseline: str | Path | None = None,
 ) -> Report:
     """Compress a checkpoint as a recipe says, measure the result, judge it, and write everything into one directory.
 
@@ -28,6 +33,7 @@ def compress(
         out: The run directory; `runs/<name of the recipe>` by default. Stages that it holds already are not repeated.
         overrides: Changes of the recipe's file, each `key.path=value`.
         fresh: Repeat finished stages.
+        baseline: The report of an earlier accepted run, or its directory, for the rules of `accept.baseline`.
 
     Returns:
         What was found; `accepted` says whether every rule holds.
@@ -37,10 +43,11 @@ def compress(
         MachineError: this machine cannot do it.
     """
     loaded, base, name = _read(recipe, overrides)
+    earlier = load_baseline(Path(baseline)) if baseline is not None else None
     run_dir = Path(out) if out is not None else Path("runs") / name
     journal = Journal(run_dir / "log.txt")
     with _naming(recipe), Stages(run_dir, fresh=fresh, say=journal.say) as stages:
-        return Run(loaded, base, stages, journal).execute()
+        return Run(loaded, base, stages, journal, earlier).execute()
 
 
 def inspect_recipe(recipe: str | Path | Recipe) -> Inspection:
@@ -50,12 +57,13 @@ def inspect_recipe(recipe: str | Path | Recipe) -> Inspection:
         return inspect_subject(load_subject(loaded, base), loaded.compress.multiple_of)
 
 
-def check_run(run_dir: str | Path, overrides: Sequence[str] = ()) -> Report:
+def check_run(run_dir: str | Path, overrides: Sequence[str] = (), baseline: str | Path | None = None) -> Report:
     """Judge a finished run again, by the rules of its recipe with changes; its measurements stay what they are.
 
     Args:
         run_dir: The run directory, whose report is written again.
         overrides: Changes of the rules, each `accept.rule=value`.
+        baseline: The report of an earlier accepted run, or its directory.
 
     Raises:
         InputError: the directory holds no finished run, or an override changes more than rules.
@@ -67,7 +75,8 @@ def check_run(run_dir: str | Path, overrides: Sequence[str] = ()) -> Report:
             raise InputError(f"'{override}' would need another run", where="--set", cure=cure)
     report = Report.load(run_dir / "report.json")
     recipe = load_recipe(run_dir / "recipe.yaml", overrides)
-    rules = judge(recipe.accept, recipe.compress.target, report)
+    earlier = load_baseline(Path(baseline)) if baseline is not None else None
+    rules = judge(recipe.accept, recipe.compress.target, report, earlier)
     stored = report.recipe | {"accept": recipe.accept.model_dump(mode="json")}
     report = report.model_copy(update={"recipe": stored, "accept": rules})
     write_report(report, run_dir, read_samples(run_dir, report))

@@ -181,12 +181,24 @@ class BenchmarkSection(Section):
     seconds: float = Field(5.0, gt=0)
 
 
+class BaselineSection(Section):
+    """How much worse than an earlier accepted report a run may be; None judges nothing."""
+
+    accuracy_drop: float | None = Field(0.005, ge=0, le=1)
+    slowdown: float | None = Field(0.05, ge=0)
+
+
 class AcceptSection(Section):
     """What must hold for the run to be accepted."""
 
     accuracy_drop: float | None = Field(None, ge=0, le=1)
     speedup: float | None = Field(None, gt=0)
     parity: float | None = Field(1e-4, gt=0)
+    params: int | None = Field(None, ge=1)
+    size_mb: float | None = Field(None, gt=0)
+    p99_ms: float | None = Field(None, gt=0)
+    peak_mb: float | None = Field(None, gt=0)
+    baseline: BaselineSection = BaselineSection()
 
 
 class Recipe(Section):

@@ -75,10 +75,13 @@ class Run:
         base: The recipe's directory.
         stages: Of the run directory.
         journal: Where the run tells how it goes.
+        baseline: An earlier report to judge by.
     """
 
-    def __init__(self, recipe: Recipe, base: Path, stages: Stages, journal: Journal) -> None:
-        self.recipe, self.base, self.stages, self.journal = recipe, base, stages, journal
+    def __init__(
+        self, recipe: Recipe, base: Path, stages: Stages, journal: Journal, baseline: Report | None = None
+    ) -> None:
+        self.recipe, self.base, self.stages, self.journal, self.baseline = recipe, base, stages, journal, baseline
 
     def execute(self) -> Report:
         """Do every stage that is not done yet, judge, and write the results."""
@@ -91,7 +94,7 @@ class Run:
         exported = self.export_compact(compact)
         measured = self.benchmark(dense, compact, exported)
         done = Finished(dense, reference, plan, pruned, compact, exported, measured)
-        report = make_report(self.recipe, self.subject, done, self.stages.seconds)
+        report = make_report(self.recipe, self.subject, done, self.stages.seconds, self.baseline)
         publish(report, self.recipe, done, self.stages.run_dir)
         self.journal.say(f"wrote {self.stages.run_dir / 'report.html'}")
         return report

@@ -62,3 +62,28 @@ def test_the_speedup_is_judged_by_the_lower_end_of_its_interval(low: float, pass
 )
 def test_parity_is_judged_by_the_relative_difference(max_rel: float, passed: bool) -> None:
     assert rule("parity", report(parity=Parity(max_abs=0, max_rel=max_rel)), parity=1e-4).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "passed"),
+    [
+        ("params", 500, True),
+        ("params", 499, False),
+        ("size_mb", 0.0005, True),
+        ("size_mb", 0.0004, False),
+        ("p99_ms", 2.4, True),
+        ("p99_ms", 2.3, False),
+        ("peak_mb", 20, True),
+        ("peak_mb", 19, False),
+    ],
+)
+def test_limits_are_those_of_the_compact_network(name: str, bound: float, passed: bool) -> None:
+    measured = with_compact()
+    measured.benchmarks[0].compact.peak_bytes = 20_000_000
+    assert rule(name, measured, **{name: bound}).passed is passed
+
+
+def test_memory_that_was_not_measured_fails() -> None:
+    judged = rule("peak_mb", report(), peak_mb=1000)
+    assert (judged.measured, judged.passed) == (None, False)
+    assert "not measured" in judged.text

@@ -177,8 +177,8 @@ def test_sigterm_is_an_interruption(command, pipeline) -> None:
 
 def test_run_passes_everything_on(command, pipeline, tmp_path: Path) -> None:
     recipe = tmp_path / "a.yaml"
-    command("run", str(recipe), "--set", "seed=1", "--set", "data.root=x", "--fresh")
-    options = {"out": Path("runs/a"), "overrides": ["seed=1", "data.root=x"], "fresh": True}
+    command("run", str(recipe), "--set", "seed=1", "--set", "data.root=x", "--fresh", "--baseline", "b.json")
+    options = {"out": Path("runs/a"), "overrides": ["seed=1", "data.root=x"], "fresh": True, "baseline": Path("b.json")}
     assert pipeline.calls == [((recipe,), options)]
 
 
@@ -188,7 +188,7 @@ def test_run_prints_nothing_but_json(command, pipeline) -> None:
 
 def test_check_passes_new_rules_on(command, pipeline) -> None:
     command("check", "runs/a", "--set", "accept.speedup=1.8")
-    assert pipeline.calls == [((Path("runs/a"), ["accept.speedup=1.8"]), {})]
+    assert pipeline.calls == [((Path("runs/a"), ["accept.speedup=1.8"], None), {})]
 
 
 def test_inspect_prints_nothing_but_json(command, pipeline) -> None:

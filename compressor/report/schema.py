@@ -29,11 +29,11 @@ class Network(Part):
         onnx_bytes: Size of its ONNX file, where there is one.
     """
 
-    params: int
-    macs: int
+    params: int = Field(ge=1)
+    macs: int = Field(ge=1)
     accuracy: float | None = None
     agreement: float | None = None
-    onnx_bytes: int | None = None
+    onnx_bytes: int | None = Field(None, ge=1)
 
 
 class Group(Part):
@@ -41,7 +41,7 @@ class Group(Part):
 
     name: str
     layers: list[str]
-    size: int | None = None
+    size: int | None = Field(None, ge=1)
     kept: int | None = None
     reason: str | None = None
 
@@ -54,12 +54,13 @@ class Parity(Part):
 
 
 class Latency(Part):
-    """Latency of one call of one model, in milliseconds, over `samples` measurements."""
+    """Latency of one call of one model, in milliseconds, over `samples` measurements; and its peak memory if known."""
 
-    p50_ms: float
+    p50_ms: float = Field(gt=0)
     p90_ms: float
     p99_ms: float
     samples: int
+    peak_bytes: int | None = None
 
 
 class Speedup(Part):
@@ -76,9 +77,14 @@ class Benchmark(Part):
     provider: str
     threads: int
     batch: int
-    models: dict[str, Latency]
+    models: dict[str, Latency] = Field(min_length=2)
     speedup: Speedup
     warnings: list[str] = []
+
+    @property
+    def compact(self) -> Latency:
+        """That of the compact network."""
+        return list(self.models.values())[1]
 
     @property
     def setting(self) -> str:
@@ -90,7 +96,7 @@ class Rule(Part):
     """One rule of acceptance, and how it was judged.
 
     Attributes:
-        name: The key of the rule in the recipe's `accept`, or `target`.
+        name: The key of the rule in the recipe's `accept` (such as `baseline.slowdown`), or `target`.
         required: The bound.
         measured: What is compared with the bound; None when it could not be measured.
         passed: Whether the rule holds.
@@ -140,7 +146,7 @@ class Report(Part):
     compact: Network
     groups: list[Group]
     parity: Parity
-    benchmarks: list[Benchmark]
+    benchmarks: list[Benchmark] = Field(min_length=1)
     accept: list[Rule] = []
     seconds: dict[str, float] = {}
     history: list[Epoch] = []

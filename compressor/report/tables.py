@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from compressor.report.schema import Report, Rule
+from compressor.rules import TARGET_TOLERANCE
 
 
 class Row(NamedTuple):
@@ -99,11 +100,21 @@ def _latencies(report: Report) -> list[Row]:
     return rows
 
 
+def _lost(value: float) -> str:
+    return f"{100 * value:.2f} points"
+
+
 _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
     "target": ("≤", percent),
-    "accuracy_drop": ("≤", lambda value: f"{100 * value:.2f} points"),
+    "accuracy_drop": ("≤", _lost),
     "speedup": ("≥", times),
     "parity": ("≤", lambda value: f"{value:.1e}"),
+    "params": ("≤", count),
+    "size_mb": ("≤", lambda value: f"{value:.3g} MB"),
+    "p99_ms": ("≤", milliseconds),
+    "peak_mb": ("≤", lambda value: f"{value:.3g} MB"),
+    "baseline.accuracy_drop": ("≤", _lost),
+    "baseline.slowdown": ("≤", percent),
 }
 
 
@@ -115,7 +126,8 @@ def rule_rows(report: Report) -> list[RuleRow]:
 def _rule_row(rule: Rule) -> RuleRow:
     sign, show = _RULES.get(rule.name, ("", str))
     measured = "not measured" if rule.measured is None else show(rule.measured)
-    return RuleRow(rule.name, f"{sign} {show(rule.required)}", measured, rule.passed, rule.text)
+    tolerance = f" + {percent(TARGET_TOLERANCE)} of it" if rule.name == "target" else ""
+    return RuleRow(rule.name, f"{sign} {show(rule.required)}{tolerance}", measured, rule.passed, rule.text)
 
 
 def verdict(report: Report) -> str:

@@ -1,0 +1,74 @@
+"""Rules against an earlier accepted report: what was reached once must not be lost again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compressor.errors import InputError
+from compressor.recipe import BaselineSection
+from compressor.report.schema import Benchmark, Report, Rule
+from compressor.rules import NO_LABELS, ROUNDING, at_most, unjudged
+
+MACHINE = ("cpu", "cores", "usable_cores", "onnxruntime")
+
+
+def load_baseline(path: Path) -> Report:
+    """Read an earlier report.
+
+    Args:
+        path: A report.json, or the run directory that holds it.
+
+    Raises:
+        InputError: it is no report, or was itself not accepted.
+    """
+    path = path / "report.json" if path.is_dir() else path
+    report = Report.load(path)
+    if not report.accepted:
+        raise InputError("was not accepted itself", where=str(path), cure="give the report of an accepted run")
+    return report
+
+
+def compare(margins: BaselineSection, report: Report, baseline: Report) -> list[Rule]:
+    """Judge a report by an earlier one; a rule whose margin is None is not judged."""
+    rules = []
+    if margins.accuracy_drop is not None:
+        rules.append(_accuracy(margins.accuracy_drop, report, baseline))
+    if margins.slowdown is not None:
+        rules.append(_latency(margins.slowdown, report, baseline))
+    return rules
+
+
+def _accuracy(margin: float, report: Report, baseline: Report) -> Rule:
+    name, now, then = "baseline.accuracy_drop", report.compact.accuracy, baseline.compact.accuracy
+    if now is None or then is None:
+        return unjudged(name, margin, NO_LABELS)
+    return at_most(name, margin, then - now, "top-1 lost since the baseline", rounding=ROUNDING)
+
+
+def _latency(margin: float, report: Report, baseline: Report) -> Rule:
+    """Compare medians at the first batch size.
+
+    Where both runs began with the same dense network, its own change between the two measurements, which is one of the
+    machine, is taken out.
+    """
+    name, now, then = "baseline.slowdown", report.benchmarks[0], baseline.benchmarks[0]
+    differences = _differences(report, baseline)
+    if differences:
+        cure = "measure the baseline again, or set accept.baseline.slowdown: null"
+        return unjudged(name, margin, f"the baseline was measured otherwise ({differences}); {cure}")
+    ratio, text = now.compact.p50_ms / then.compact.p50_ms, "median latency gained since the baseline"
+    if (report.dense.params, report.dense.macs) == (baseline.dense.params, baseline.dense.macs):
+        ratio, text = ratio * _dense(then) / _dense(now), f"{text}, relative to that of the dense network"
+    return at_most(name, margin, ratio - 1, f"{text} ({now.setting})")
+
+
+def _dense(benchmark: Benchmark) -> float:
+    return next(iter(benchmark.models.values())).p50_ms
+
+
+def _differences(report: Report, baseline: Report) -> str:
+    """How the two were measured differently, in words; empty where they can be compared."""
+    now, then = report.benchmarks[0], baseline.benchmarks[0]
+    found = {key: (baseline.environment.get(key), report.environment.get(key)) for key in MACHINE}
+    found["setting"] = (then.setting, now.setting)
+    return "; ".join(f"{key}: {a} then, {b} now" for key, (a, b) in found.items() if a != b)
