@@ -1,6 +1,6 @@
 # make demo    compress a small network on handwritten digits and show the report
 # make test    run the tests
-# make lint    style, formatting and types
+# make lint    style, formatting, types and CI files
 #
 # PYTHON=…     the Python to build .venv with (3.11 or newer)
 # PIP_ARGS=…   further arguments for pip, such as the index of CPU-only wheels of torch
@@ -25,6 +25,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/ci.yml samples/ci/github-workflow.yml
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-actions samples/ci/action.yml
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.gitlab-ci samples/ci/gitlab-ci.yml
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
