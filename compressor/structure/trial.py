@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from compressor.structure.couplings import containers_training
+from compressor.structure.auxiliary import containers_training
 from compressor.structure.groups import ChannelGroup
 from compressor.structure.mask import masked
 from compressor.structure.plan import Plan

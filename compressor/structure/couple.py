@@ -1,0 +1,108 @@
+"""From a network to its couplings: mark and see, for what operations make and for raw parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.conv import _ConvNd
+
+from compressor.structure.auxiliary import containers_training, runs_auxiliary
+from compressor.structure.couplings import Couplings
+from compressor.structure.marks import Record, Source
+from compressor.structure.passes import Clock, Passes
+from compressor.structure.search import Search
+from compressor.structure.watch import Lane, Port, TensorNames, WeightCall
+
+
+def find_couplings(model: nn.Module, inputs: tuple[Any, ...], *, seconds: float = 120.0) -> Couplings:
+    """Find all couplings of a network that is in evaluation mode.
+
+    Layers that do not run then (auxiliary heads) are looked for in a second run in which the modules that contain
+    others believe to be training.
+
+    Args:
+        model: The network; its weights are the same afterwards.
+        inputs: What `model(*inputs)` takes.
+        seconds: Processor time after which the search ends; channels whose couplings are not known then are fixed.
+
+    Raises:
+        InputError: The network takes another way from run to run.
+    """
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels lose NaN
+        return _find_couplings(model, inputs, Clock(seconds))
+
+
+def _find_couplings(model: nn.Module, inputs: tuple[Any, ...], clock: Clock) -> Couplings:
+    names = TensorNames(model)
+    couplings = Couplings()
+    _look(couplings, Passes(model, inputs, names, clock))
+    seen = {call.weight for call in couplings.calls}
+    idle = [name for name, module in model.named_modules() if _has_weight(module) and f"{name}.weight" not in seen]
+    if idle and runs_auxiliary(model, inputs):
+        with containers_training(model):
+            _look(couplings, Passes(model, inputs, names, clock, main=False))
+    return couplings
+
+
+def _has_weight(module: nn.Module) -> bool:
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.dim() > 1
+
+
+def _look(couplings: Couplings, passes: Passes) -> None:
+    record = passes.record
+    known = {call.weight for call in couplings.calls}
+    couplings.calls += record.calls if not known else [c for c in record.calls if c.weight not in known]
+    couplings.norms = record.norms | couplings.norms
+    for call in record.calls:
+        _join_bias(couplings, call)
+        if call.depthwise and call.source is not None:
+            _join_multiplier(couplings, call.source)
+    Search(passes, couplings, known).run(record.sources)
+    raw = _raw_sources(couplings, passes)
+    if raw:
+        record.sources = raw
+        Search(passes, couplings).run(raw)
+    _fix_unfed(couplings, record, passes.main)
+
+
+def _fix_unfed(couplings: Couplings, record: Record, main: bool) -> None:
+    """Inputs that nothing was seen to feed come from outside."""
+    read = {call: couplings.places(record.sinks[sink]) for sink, call in record.sink_calls.items()}
+    joined = np.zeros(couplings.total, dtype=bool)
+    for left, right in couplings.pairs:
+        joined[left] = joined[right] = True
+    couplings.fixed += [(places[~joined[places]], "it reads the network's input") for places in read.values()]
+    couplings.first |= {call for call, places in read.items() if main and not joined[places].all()}
+
+
+def _join_multiplier(couplings: Couplings, lane: Lane) -> None:
+    """A depthwise convolution makes several channels of one: they stay together."""
+    rows, channels = lane.port.size, len(lane.coordinates)
+    first = np.repeat(couplings.places(lane), rows // channels)
+    couplings.join(first, couplings.places(Lane(lane.port, tuple(range(rows)))))
+
+
+def _join_bias(couplings: Couplings, call: WeightCall) -> None:
+    if call.bias is None or call.source is None:
+        return
+    lane = Lane(call.source.port, tuple(range(call.source.port.size))) if call.depthwise else call.source
+    size = len(lane.coordinates)
+    couplings.join(couplings.places(lane), couplings.places(Lane(Port(call.bias, 0, size), tuple(range(size)))))
+
+
+def _raw_sources(couplings: Couplings, passes: Passes) -> list[Source]:
+    """The axes of all tensors that no operation was seen to use, but for weights of layers that went unrecognised."""
+    known = {port.tensor for port in couplings.ports}
+    known |= {f"{name}.weight" for name, m in passes.model.named_modules() if isinstance(m, (_ConvNd, nn.Linear))}
+    raw: list[Source] = []
+    for name, tensor in passes.names.tensors.items():
+        if name in known or not tensor.is_floating_point():
+            continue
+        for axis, size in enumerate(tensor.shape):
+            if size > 1:
+                raw.append(Source(len(raw), Lane(Port(name, axis, size), tuple(range(size)))))
+    return raw
