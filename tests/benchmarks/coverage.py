@@ -1,10 +1,13 @@
 """Which networks can be pruned, how far, and whether what comes out is right.
 
-    python -m tests.benchmarks.coverage [NAME …] [--out FILE.md] [--jobs N] [--seconds 900] [--gigabytes 16]
+    python -m tests.benchmarks.coverage [NAME …] [--parts DIR] [--out FILE.md] [--jobs N] [--seconds S] [--gigabytes N]
 
 A name is a builder of torchvision (by default all of them), `timm:NAME` or `hf:CLASS`. Every network is examined in a
 process of its own: groups are found, half of every group is cut, equation 1 is checked in double precision, the compact
 network is rebuilt in another process, and exported. A row that fails says at what, and the next network follows.
+
+With `--parts`, what is found about a network is kept in a file of that folder, and not looked for again: the table can
+be made in pieces, and `--seconds 0` writes it from the parts that there are.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 PARITY, EQUAL = 1e-4, 1e-9
+ENOUGH = 0.5
+"""Share of the MACs that should be removable; below it the table gives the reasons."""
 GIB = 2**30
 COLUMNS = {
     "network": "network",
@@ -34,10 +39,9 @@ COLUMNS = {
     "reload": "reload",
     "parity": "parity",
     "finding": "finding, CPU s",
-    "peak": "finding, GiB",
-    "wall": "all, s",
+    "weights": "weights, GiB",
+    "peak": "peak, GiB",
     "fault": "fault",
-    "left": "left alone (layers)",
 }
 
 
@@ -84,7 +88,8 @@ def examine(name: str, directory: Path) -> None:
     journal.begin("cutting everything")
     macs = measure_cost(model, image).macs
     floor = compressor.Plan.of(groups, {g.name: g.balanced(range(g.size))[: g.fewest] for g in groups})
-    journal.note(removable=_percent(1 - measure_cost(compressor.shrink(model, floor), image).macs / macs))
+    removable = 1 - measure_cost(compressor.shrink(model, floor), image).macs / macs
+    journal.note(removable=_percent(removable), enough=removable >= ENOUGH)
     journal.begin("cutting half")
     plan = compressor.Plan.uniform(groups, 0.5)
     small = compressor.shrink(model, plan)
@@ -183,6 +188,20 @@ def row(name: str, seconds: float, gigabytes: float) -> dict[str, Any]:
     return facts | {"network": name, "wall": time.monotonic() - started, "fault": "; ".join(facts["faults"])}
 
 
+def stored_row(name: str, parts: Path | None, seconds: float, gigabytes: float) -> dict[str, Any] | None:
+    """As `row`, but from its file in `parts` where there is one; None where there is none and no time either."""
+    path = parts / f"{re.sub('[^A-Za-z0-9_.-]', '-', name)}.json" if parts else None
+    if path and path.exists():
+        return json.loads(path.read_text())  # type: ignore[no-any-return]
+    if not seconds:
+        return None
+    found = row(name, seconds, gigabytes)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
+    return found
+
+
 def _spawn(step: str, name: str, directory: str, seconds: float, gigabytes: float) -> str:
     """Run one step on one network; return why it died, or nothing."""
     command = [sys.executable, "-m", "tests.benchmarks.coverage", name, "--step", step, "--directory", directory]
@@ -198,14 +217,16 @@ def _spawn(step: str, name: str, directory: str, seconds: float, gigabytes: floa
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS), *([_cell(r.get(c)) for c in COLUMNS] for r in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    """The rows as a Markdown table, and under it why some are below half."""
+    columns = [c for c in COLUMNS if c != "fault" or any(r["fault"] for r in rows)]
+    lines = [[COLUMNS[c] for c in columns], ["---"] * len(columns), *([_cell(r.get(c)) for c in columns] for r in rows)]
+    below = [f"\n- `{r['network']}`: {r['left']}" for r in rows if not r.get("enough", True)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "".join(below)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.1f}"
+        return f"{value:.2g}" if value < 10 else f"{value:.0f}"
     return "" if value is None else str(value).replace("|", "\\|")
 
 
@@ -213,6 +234,7 @@ def main() -> int:
     """Examine the networks, and write the table after each; 1 if any has a fault."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--parts", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=900)
@@ -231,9 +253,11 @@ def main() -> int:
         args.names = torchvision_names()
     rows: list[dict[str, Any]] = []
     with ThreadPoolExecutor(args.jobs) as pool:
-        for found in pool.map(lambda name: row(name, args.seconds, args.gigabytes), args.names):
+        for found in pool.map(lambda name: stored_row(name, args.parts, args.seconds, args.gigabytes), args.names):
+            if found is None:
+                continue
             rows.append(found)
-            print(table(rows).splitlines()[-1], flush=True)
+            print(" ".join(_cell(found.get(c)) for c in ["wall", *COLUMNS]), flush=True)
             if args.out:
                 args.out.write_text(table(rows))
     return int(any(r["fault"] for r in rows))
