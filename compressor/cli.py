@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from compressor import __version__
-from compressor.errors import CompressorError, InputError, MachineError
+from compressor.errors import CompressorError, InputError, LeaderStopped, MachineError
 
 if TYPE_CHECKING:
     from compressor.report import Report
@@ -179,7 +179,7 @@ def main() -> NoReturn:
     try:
         app(prog_name="compressor", obj=state)
     except SystemExit as end:
-        if end.code == 130:
+        if end.code == 130 and not _rank():
             typer.echo("interrupted: the same command goes on from here", err=True)
         raise
     except Exception as error:
@@ -190,7 +190,8 @@ def main() -> NoReturn:
             sys.exit(70)
         if state["debug"]:
             traceback.print_exception(error)
-        typer.echo(f"error: {known}", err=True)
+        if not isinstance(known, LeaderStopped):
+            typer.echo(f"{f'process {_rank()}: ' if _rank() else ''}error: {known}", err=True)
         sys.exit(known.exit_code)
     sys.exit(0)
 
@@ -208,6 +209,9 @@ def _as_known(error: Exception) -> CompressorError | None:
             return MachineError(error.problem, where=error.where, cure=error.cure)
         case ExportError():
             return InputError(error.problem, where=error.where, cure=error.cure)
+        case RuntimeError() if _is_loss_of_another(error):
+            cure = "look for what it said; the same command goes on from what is saved"
+            return MachineError("another process of this run has ended", cure=cure)
         case SafetensorError() if code := re.search(r"os error (\d+)", str(error)):
             return _as_known(OSError(int(code[1]), os.strerror(int(code[1]))))
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG):
@@ -220,13 +224,24 @@ def _as_known(error: Exception) -> CompressorError | None:
     return None
 
 
+def _is_loss_of_another(error: RuntimeError) -> bool:
+    from compressor.ranks import is_loss_of_another
+
+    return is_loss_of_another(error)
+
+
+def _rank() -> int:
+    """Number of this process among those that a launcher started."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def _finish(report: Report, as_json: bool = False) -> None:
     """Show a report and end with its verdict."""
     from compressor.report.console import print_report
 
-    if as_json:
+    if as_json and not _rank():
         typer.echo(report.to_json())
-    else:
+    elif not _rank():
         print_report(report)
     raise typer.Exit(0 if report.accepted else 1)
 

@@ -28,3 +28,15 @@ class MachineError(CompressorError):
     """This machine cannot do it: a provider is missing, the disk is full (exit code 3)."""
 
     exit_code = 3
+
+
+class LeaderStopped(CompressorError):
+    """Rank 0 of several processes could not go on, and says why itself.
+
+    Args:
+        exit_code: That it ends with.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("rank 0 ended this run")
+        self.exit_code = exit_code

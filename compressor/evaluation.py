@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from compressor import ranks
 from compressor.errors import InputError
 
 
@@ -37,6 +38,7 @@ def evaluate(
     *,
     device: torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
+    together: bool = False,
 ) -> Evaluation:
     """Measure top-1 and top-5 accuracy and the loss. An image with an output that is no finite number counts as wrong.
 
@@ -45,6 +47,7 @@ def evaluate(
         loader: Batches (input, …, labels).
         device: Where inputs are moved to; by default where the network's parameters are.
         progress: Called with (batches done, batches) after every batch, when the loader has a length.
+        together: All processes of a run call this, each for its part of the images; each gets the measures over all.
 
     Returns:
         The measures over all images.
@@ -54,13 +57,17 @@ def evaluate(
     """
     device = device or _device(model)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
-    total = len(loader) if isinstance(loader, Sized) else 0
+    part = ranks.share(loader) if together else loader
+    total = len(part) if isinstance(part, Sized) else 0
     with inference(model):
-        for done, (*inputs, labels) in enumerate(loader, start=1):
+        for done, (*inputs, labels) in enumerate(part, start=1):
             logits = _logits(model, inputs, device)
             sums += _sums(logits, _check_labels(labels, logits).to(device))
             if progress and total:
                 progress(done, total)
+    sums = sums.cpu()
+    if together:
+        ranks.all_reduce_sum([sums])
     right, right5, loss, images = sums.tolist()
     if not images:
         raise InputError("there are no validation images", where="data", cure="check data.source and data.root")

@@ -24,14 +24,17 @@ class Journal:
 
     Args:
         path: The log, which is appended to.
+        quiet: Tell nothing: another process does.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.console = Console(stderr=True, highlight=False)
+    def __init__(self, path: Path, *, quiet: bool = False) -> None:
+        self.path, self.quiet = path, quiet
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
 
     def say(self, text: str) -> None:
         """Write one line, with the time, to the log and to stderr."""
+        if self.quiet:
+            return
         with self.path.open("a", encoding="utf-8") as log:
             log.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
         self.console.print(text, markup=False, soft_wrap=True)
@@ -42,7 +45,11 @@ class Journal:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         note_column = TextColumn("{task.fields[note]}", markup=False)
         with Progress(
-            *columns, note_column, console=self.console, transient=True, disable=not self.console.is_terminal
+            *columns,
+            note_column,
+            console=self.console,
+            transient=True,
+            disable=self.quiet or not self.console.is_terminal,
         ) as progress:
             task = progress.add_task(title, total=None, note="")
 

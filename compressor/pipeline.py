@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from compressor import ranks
 from compressor.acceptance import judge
 from compressor.baseline import load_baseline
 from compressor.errors import InputError
@@ -42,10 +43,11 @@ def compress(
         InputError: recipe, checkpoint, data or model is at fault.
         MachineError: this machine cannot do it.
     """
+    ranks.start()
     loaded, base, name = _read(recipe, overrides)
     earlier = load_baseline(Path(baseline)) if baseline is not None else None
     run_dir = Path(out) if out is not None else Path("runs") / name
-    journal = Journal(run_dir / "log.txt")
+    journal = Journal(run_dir / "log.txt", quiet=not ranks.leads())
     with _naming(recipe), Stages(run_dir, fresh=fresh, say=journal.say) as stages:
         return Run(loaded, base, stages, journal, earlier).execute()
 

@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from compressor import __version__, fingerprint
+from compressor import __version__, fingerprint, ranks
 from compressor.budget.allocate import allocate
 from compressor.budget.cost import measure_cost
 from compressor.data import Data, calibration_batches, load_data
@@ -85,7 +85,7 @@ class Run:
 
     def execute(self) -> Report:
         """Do every stage that is not done yet, judge, and write the results."""
-        self.check()
+        ranks.lead(self.check)
         dense = self.export_dense()
         reference = self.evaluate_dense()
         plan = self.plan(self.select(), dense)
@@ -94,6 +94,10 @@ class Run:
         exported = self.export_compact(compact)
         measured = self.benchmark(dense, compact, exported)
         done = Finished(dense, reference, plan, pruned, compact, exported, measured)
+        return ranks.lead(lambda: self.report(done))
+
+    def report(self, done: Finished) -> Report:
+        """Judge what the stages found, and write the results."""
         report = make_report(self.recipe, self.subject, done, self.stages.seconds, self.baseline)
         publish(report, self.recipe, done, self.stages.run_dir)
         self.journal.say(f"wrote {self.stages.run_dir / 'report.html'}")
@@ -165,7 +169,11 @@ class Run:
 
     def evaluate_dense(self) -> Path:
         """Measure what is to be kept."""
-        return self._stage("evaluate-dense", {}, lambda directory: self._assess(self.subject.model, directory, "dense"))
+
+        def work(directory: Path) -> None:
+            self._assess(self.subject.model, directory, "dense", together=True)
+
+        return self._stage("evaluate-dense", {}, work, together=True)
 
     def select(self) -> Path:
         """Rank the units of every group."""
@@ -181,7 +189,7 @@ class Run:
             write_json(directory / "rankings.json", {n: dataclasses.asdict(r) for n, r in rankings.items()})
 
         depends_on = section.model_dump(mode="json", include={"method", "options", "calibration", "keep"})
-        return self._stage("select", depends_on, work)
+        return self._stage("select", depends_on, work, together=True)
 
     def plan(self, selected: Path, dense: Path) -> Path:
         """Choose the widths that meet the target, and prove that the cut is exact."""
@@ -243,9 +251,9 @@ class Run:
                 )
             write_json(directory / HISTORY, [dataclasses.asdict(epoch) for epoch in history])
             save_compact(model, Plan.load(pruned / PLAN), directory)
-            self._assess(model, directory, "compact")
+            self._assess(model, directory, "compact", together=True)
 
-        return self._stage("finetune", {"pruned": pruned.name, **settings.model_dump()}, work)
+        return self._stage("finetune", {"pruned": pruned.name, **settings.model_dump()}, work, together=True)
 
     def export_compact(self, compact: Path) -> Path:
         """Write compact.onnx, and compare it with the module on real inputs."""
@@ -287,12 +295,14 @@ class Run:
         machine = {"node": platform.node(), "onnxruntime": onnxruntime.__version__}
         return self._stage("benchmark", depends_on | machine, work)
 
-    def _stage(self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None]) -> Path:
+    def _stage(
+        self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None], *, together: bool = False
+    ) -> Path:
         def seeded(directory: Path) -> None:
             torch.manual_seed(self.recipe.seed)
             function(directory)
 
-        return self.stages.run(name, {**self.origin, **depends_on}, seeded)
+        return self.stages.run(name, {**self.origin, **depends_on}, seeded, together=together)
 
     def _refit(self, plan: Plan) -> tuple[nn.Module, list[Refit]]:
         images, groups = self.calibration[0], self.subject.groups
@@ -318,15 +328,19 @@ class Run:
             raise InputError("masking and cutting give different outputs", where="model", cure=cure)
         return faults
 
-    def _assess(self, model: nn.Module, directory: Path, name: str) -> None:
-        """Write down cost and accuracy; without labels, the agreement with the dense network."""
+    def _assess(self, model: nn.Module, directory: Path, name: str, *, together: bool = False) -> None:
+        """Write down cost and accuracy; without labels, the agreement with the dense network.
+
+        With `together`, all processes of the run do this, each for its part of the images.
+        """
         cost = measure_cost(model, self.subject.inputs)
         found: dict[str, float] = {"params": cost.params, "macs": cost.macs}
         if self.data.validation is None:
             found["agreement"] = agreement(model, self.subject.model, self.calibration[0])
         else:
             with self.journal.bar(f"evaluate ({name})") as advance:
-                found["accuracy"] = evaluate(model, self.data.validation, progress=advance).accuracy
+                quality = evaluate(model, self.data.validation, progress=advance, together=together)
+            found["accuracy"] = quality.accuracy
             self.journal.say(f"{name}: top-1 {100 * found['accuracy']:.2f} %")
         write_json(directory / QUALITY, found)
 

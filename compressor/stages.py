@@ -10,10 +10,11 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
-from compressor import __version__
+from compressor import __version__, ranks
 from compressor.errors import InputError
 
 MANIFEST, UNFINISHED = "stage.json", "unfinished"
@@ -59,6 +60,10 @@ class Stages:
         self.seconds: dict[str, float] = {}
 
     def __enter__(self) -> Stages:
+        ranks.lead(self._open)
+        return self
+
+    def _open(self) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock = (self.run_dir / ".lock").open("w")
@@ -75,12 +80,12 @@ class Stages:
             shutil.rmtree(self.root)
             self.root.mkdir()
         self._note_version()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.close()
+        if ranks.leads():
+            self._lock.close()
 
     def _note_version(self) -> None:
         """Say it where another version has worked here: its stages depend on its number, and are not used."""
@@ -90,7 +95,9 @@ class Stages:
             self.say(f"compressor {former} worked in {self.run_dir}; this is {__version__}, all stages are done again")
         write_atomically(note, __version__.encode())
 
-    def run(self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None]) -> Path:
+    def run(
+        self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None], *, together: bool = False
+    ) -> Path:
         """Do a stage unless it is done already.
 
         Args:
@@ -98,34 +105,60 @@ class Stages:
             depends_on: Plain JSON values: with the same ones, `function` writes the same files.
             function: Writes its files into the directory that it is given. What it keeps in the folder `unfinished`
                 there survives an interruption; everything else is removed before the stage is begun again.
+            together: All processes of the run call `function`, those that do not lead with a directory that is thrown
+                away; otherwise they wait.
 
         Returns:
             The stage's directory, complete and undamaged. Its name serves as a dependency of later stages.
         """
-        done = self.root / f"{name}-{key({'stage': name, **depends_on})[:12]}"
-        partial = done.with_name(f"{done.name}.partial")
-        if _intact(done):
-            self.say(f"{name}: done already")
-        else:
-            if not _intact(partial):
-                self._work(name, partial, function)
-            _remove(done)
-            os.replace(partial, done)
-        _remove(done / UNFINISHED)
-        self.seconds[name] = json.loads((done / MANIFEST).read_text())["seconds"]
+        done, missing = ranks.lead(lambda: self._find(name, depends_on))
+        partial = _partial(done)
+        if missing:
+            ranks.lead(lambda: self._begin(name, partial))
+            started = time.perf_counter()
+            if not together:
+                ranks.lead(lambda: function(partial))
+            elif ranks.leads():
+                function(partial)
+            else:
+                with TemporaryDirectory() as directory:
+                    function(Path(directory))
+            ranks.lead(lambda: self._end(name, partial, started))
+        self.seconds[name] = ranks.lead(lambda: _finish(done))
         return done
 
-    def _work(self, name: str, partial: Path, function: Callable[[Path], None]) -> None:
+    def _find(self, name: str, depends_on: Mapping[str, Any]) -> tuple[Path, bool]:
+        """The stage's directory, and whether its work has still to be done."""
+        done = self.root / f"{name}-{key({'stage': name, **depends_on})[:12]}"
+        if _intact(done):
+            self.say(f"{name}: done already")
+            return done, False
+        return done, not _intact(_partial(done))
+
+    def _begin(self, name: str, partial: Path) -> None:
         self.say(f"{name}: begins")
         partial.mkdir(exist_ok=True)
         for left in partial.iterdir():
             if left.name != UNFINISHED:
                 _remove(left)
-        started = time.perf_counter()
-        function(partial)
+
+    def _end(self, name: str, partial: Path, started: float) -> None:
         seconds = time.perf_counter() - started
         _seal(partial, seconds)
         self.say(f"{name}: done in {seconds:.1f} s")
+
+
+def _partial(done: Path) -> Path:
+    return done.with_name(f"{done.name}.partial")
+
+
+def _finish(done: Path) -> float:
+    """Give a stage whose work is done its name; returns the seconds that it took."""
+    if not _intact(done):
+        _remove(done)
+        os.replace(_partial(done), done)
+    _remove(done / UNFINISHED)
+    return float(json.loads((done / MANIFEST).read_text())["seconds"])
 
 
 def _remove(path: Path) -> None:

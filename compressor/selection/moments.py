@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor import ranks
 from compressor.structure.groups import Slice
 from compressor.structure.linear import read_matrix, read_rows, unit_columns
 from compressor.structure.watch import Watch, WeightCall, evaluating
@@ -73,7 +74,7 @@ def collect_moments(
     seed: int = 0,
     progress: Any = None,
 ) -> dict[str, Moments]:
-    """Run the calibration images through the network once.
+    """Run the calibration images through the network once; several processes each take their part of the batches.
 
     Args:
         model: The dense network.
@@ -85,7 +86,9 @@ def collect_moments(
     wanted = set(consumers)
     found: dict[str, Moments] = {}
     count = sum(batch[0].shape[0] for batch in images)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator()
+    together = len(images) >= ranks.count() > 1
+    numbers = ranks.share(range(len(images))) if together else range(len(images))
 
     def visit(call: WeightCall) -> None:
         if call.weight not in wanted or call.input is None:
@@ -99,12 +102,23 @@ def collect_moments(
         moments.add(read_rows(call, limit, generator)[0])
 
     with evaluating(model), Watch(model, visit):
-        for number, batch in enumerate(images):
-            batch_size = batch[0].shape[0]
-            model(*batch)
+        for number in numbers:
+            generator.manual_seed(seed + number)
+            batch_size = images[number][0].shape[0]
+            model(*images[number])
             if progress is not None:
                 progress(number + 1, len(images))
+    if together:
+        _sum_over_ranks(found)
     return found
+
+
+def _sum_over_ranks(found: dict[str, Moments]) -> None:
+    for moments in found.values():
+        ranks.all_reduce_sum([moments.gram, moments.total])
+        moments.rows = sum(ranks.all_gather(moments.rows))
+        if moments.wide:
+            moments.kept_rows = [rows for part in ranks.all_gather(moments.kept_rows) for rows in part]
 
 
 def _empty(call: WeightCall) -> Moments:

@@ -14,6 +14,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from compressor import ranks
 from compressor.errors import InputError
 from compressor.interruption import Interruption
 from compressor.recipe import FinetuneSection
@@ -127,7 +128,7 @@ class Trainer:
         }
 
     def _restore(self) -> None:
-        state = self.checkpoint.restore() if self.checkpoint else None
+        state = ranks.lead(self.checkpoint.restore) if self.checkpoint else None
         if state is None:
             return
         self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
