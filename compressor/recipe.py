@@ -163,6 +163,11 @@ class FinetuneSection(Section):
     distill: bool = True
     temperature: float = Field(4.0, gt=0)
     distill_weight: float = Field(0.9, ge=0, le=1)
+    accumulate: int = Field(1, ge=1)
+    clip: float | None = Field(None, gt=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
 
 
 class ExportSection(Section):

@@ -34,8 +34,8 @@ class Progress:
     """How far fine-tuning has come.
 
     Attributes:
-        step: Steps done, of `steps` in all epochs together.
-        steps: Steps in all epochs together.
+        step: Batches done, of `steps` in all epochs together.
+        steps: Batches in all epochs together.
         epoch: The running epoch, from 1.
         epochs: Number of epochs.
         loss: Mean training loss of the running epoch so far.

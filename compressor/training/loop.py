@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from compressor import plugins
 from compressor.errors import InputError
 from compressor.recipe import FinetuneSection
+from compressor.training.accelerator import make_accelerator
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.history import History, Progress
 from compressor.training.objective import Objective
@@ -56,23 +57,63 @@ def finetune(
     """
     if settings.epochs == 0:
         return []
+    return fit(
+        model,
+        sgd(model, settings),
+        loader,
+        settings,
+        teacher=teacher,
+        seed=seed,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+
+
+def fit(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loader: Iterable[Batch],
+    settings: FinetuneSection,
+    *,
+    teacher: nn.Module | None = None,
+    objective: Callable[..., Objective] = Objective,
+    identity: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> History:
+    """Train whatever an optimiser has the parameters of; all else as in `finetune`.
+
+    Args:
+        model: What maps a batch to logits.
+        optimizer: Steps the parameters of `model`; its learning rate follows the schedule.
+        loader: As in `finetune`.
+        settings: The recipe's section `finetune`.
+        teacher: As in `finetune`.
+        objective: Called with teacher, settings and accelerator: what is minimised.
+        identity: What the result depends on besides seed, length and settings, JSON values.
+        seed: As in `finetune`.
+        checkpoint: As in `finetune`.
+        progress: As in `finetune`.
+    """
     schedule = plugins.find("compressor.training.schedules", Schedule, settings.schedule, where="finetune.schedule")()
-    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(split_batches=True))
+    accelerator = make_accelerator(settings, getattr(loader, "batch_size", None))
     teacher = teacher if settings.distill else None
-    with _borrowed(model, accelerator.device, training=True), _borrowed(teacher, accelerator.device, training=False):
-        shell, optimizer, shard = accelerator.prepare(_Shell(model), sgd(model, settings), loader)
-        batches = _length(shard)
-        identity = {"seed": seed, "batches": batches, "settings": settings.model_dump(mode="json")}
+    place = accelerator.device, torch.channels_last if settings.channels_last else torch.preserve_format
+    with _borrowed(model, *place, training=True), _borrowed(teacher, *place, training=False):
+        shell, prepared, shard = accelerator.prepare(_Shell(model), optimizer, loader)
+        batches = count_batches(shard)
+        known = {"seed": seed, "batches": batches, "settings": settings.model_dump(mode="json"), **(identity or {})}
         return Trainer(
             accelerator,
             shell,
-            Objective(teacher, settings, accelerator),
+            objective(teacher, settings, accelerator),
             Order(loader, shard, seed),
             batches,
-            optimizer,
+            prepared,
             schedule,
             settings,
-            Checkpoint(checkpoint, identity) if checkpoint else None,
+            Checkpoint(checkpoint, known) if checkpoint else None,
             progress,
         ).train()
 
@@ -89,23 +130,31 @@ class _Shell(nn.Module):
 
 
 @contextmanager
-def _borrowed(model: nn.Module | None, device: torch.device, *, training: bool) -> Iterator[None]:
-    """Move a network to a device and a mode, and back at the end, module by module."""
+def _borrowed(
+    model: nn.Module | None, device: torch.device, layout: torch.memory_format, *, training: bool
+) -> Iterator[None]:
+    """Move a network to a device, a layout and a mode, and back at the end, module by module."""
     if model is None:
         yield
         return
     home = next(model.parameters()).device
     modes = [(module, module.training) for module in model.modules()]
     try:
-        model.to(device).train(training)
+        model.to(device=device, memory_format=layout).train(training)  # type: ignore[call-overload]
         yield
     finally:
-        model.to(home)
+        back = torch.preserve_format if layout == torch.preserve_format else torch.contiguous_format
+        model.to(device=home, memory_format=back)  # type: ignore[call-overload]
         for module, mode in modes:
             module.training = mode
 
 
-def _length(loader: Iterable[Batch]) -> int:
+def count_batches(loader: Iterable[Batch]) -> int:
+    """Return the length of a loader.
+
+    Raises:
+        InputError: It has none, or is empty.
+    """
     try:
         batches = len(loader)  # type: ignore[arg-type]
     except TypeError as error:

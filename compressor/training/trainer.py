@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,20 +77,26 @@ class Trainer:
 
     @property
     def _steps(self) -> int:
-        return self.batches * self.settings.epochs
+        """Steps of an epoch: several batches make one where gradients are accumulated."""
+        return -(-self.batches // self.settings.accumulate)
+
+    @property
+    def _network(self) -> nn.Module:
+        network: nn.Module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return network
 
     def _epoch(self, epoch: int) -> None:
         started = time.perf_counter() - self.seconds
         for number, batch in self.order.batches(epoch, self.begin):
-            done = epoch * self.batches + number + 1
-            lr = learning_rate(done - 1, self._steps, self.settings, self.schedule)
-            self._step(send_to_device(batch, self.accelerator.device), lr)
+            step = epoch * self._steps + number // self.settings.accumulate
+            lr = learning_rate(step, self._steps * self.settings.epochs, self.settings, self.schedule)
+            stepped = self._learn(self._place(batch), number, lr)
             self.done_here += 1
             last = number + 1 == self.batches
             if last or time.perf_counter() - self.reported > SECONDS_BETWEEN_REPORTS:
-                self._report(done, epoch)
+                self._report(epoch * self.batches + number + 1, epoch)
             self.seconds = time.perf_counter() - started
-            if not last and (self.interruption.asked or (self.checkpoint and self.checkpoint.due())):
+            if stepped and not last and (self.interruption.asked or (self.checkpoint and self.checkpoint.due())):
                 self._save(number + 1)
         loss, accuracy, images = self.meter.total(self.accelerator)
         self._check(math.isfinite(loss) and _finite(self.model), epoch)
@@ -97,16 +104,35 @@ class Trainer:
         self.history.append(Epoch(epoch + 1, loss, accuracy, lr, seconds, images / seconds))
         self.meter, self.begin, self.seconds = Meter(self.accelerator.device), 0, 0.0
 
-    def _step(self, batch: Batch, lr: float) -> None:
+    def _learn(self, batch: Batch, number: int, lr: float) -> bool:
+        """Learn from a batch; returns whether that was a step, or one of several batches that make one."""
         *inputs, labels = batch
+        size = self.settings.accumulate
+        first = number - number % size
+        together = min(size, self.batches - first)
+        stepped = number + 1 == first + together
+        with nullcontext() if stepped else self.accelerator.no_sync(self.model):
+            logits = self.model(*inputs)
+            loss = self.objective(logits, inputs, labels)
+            self.accelerator.backward(loss / together if together > 1 else loss)
+        if stepped:
+            self._step(lr)
+        self.meter.add(loss, logits, labels)
+        return stepped
+
+    def _step(self, lr: float) -> None:
+        if self.settings.clip is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        logits = self.model(*inputs)
-        loss = self.objective(logits, inputs, labels)
-        self.accelerator.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.meter.add(loss, logits, labels)
+
+    def _place(self, batch: Batch) -> Batch:
+        batch = send_to_device(batch, self.accelerator.device)
+        if not self.settings.channels_last:
+            return batch
+        return [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in batch]
 
     def _save(self, batch: int) -> None:
         """Save the state before a batch of the running epoch; end here if a signal asked for it."""
@@ -119,8 +145,9 @@ class Trainer:
 
     def _state(self, batch: int) -> dict[str, Any]:
         return {
-            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "model": self._network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
             "meter": self.meter.state_dict(),
             "batch": batch,
             "seconds": self.seconds,
@@ -131,8 +158,10 @@ class Trainer:
         state = ranks.lead(self.checkpoint.restore) if self.checkpoint else None
         if state is None:
             return
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self._network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         self.meter.load_state_dict(state["meter"])
         self.begin, self.seconds = state["batch"], state["seconds"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
@@ -142,8 +171,9 @@ class Trainer:
         self._check(math.isfinite(loss), epoch)
         self.reported = time.perf_counter()
         if self.progress and self.accelerator.is_main_process:
-            left = (self.reported - self.started) / self.done_here * (self._steps - done)
-            self.progress(Progress(done, self._steps, epoch + 1, self.settings.epochs, loss, accuracy, left))
+            batches = self.batches * self.settings.epochs
+            left = (self.reported - self.started) / self.done_here * (batches - done)
+            self.progress(Progress(done, batches, epoch + 1, self.settings.epochs, loss, accuracy, left))
 
     def _check(self, finite: bool, epoch: int) -> None:
         if not finite:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from compressor.errors import InputError
+from compressor.errors import InputError, MachineError
 from compressor.recipe import FinetuneSection
 from compressor.training.history import Progress
 from compressor.training.loop import finetune
@@ -153,3 +153,61 @@ def test_a_loader_without_a_length_is_refused(settings: FinetuneSection) -> None
 def test_an_unknown_schedule_is_refused(make_loader: Make, settings: FinetuneSection) -> None:
     with pytest.raises(InputError, match="finetune.schedule"):
         finetune(Tiny(), None, make_loader(), settings.model_copy(update={"schedule": "kosine"}))
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(settings: FinetuneSection, images: Tensor) -> None:
+    labels = torch.arange(len(images)) % 3
+    settings = settings.model_copy(update={"epochs": 2, "warmup": 0.0})
+    whole, parts = torch.nn.Flatten(), torch.nn.Flatten()
+    results = []
+    for network, size, accumulate in ((whole, 20, 1), (parts, 10, 2)):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(network, torch.nn.Linear(16, 3))
+        loader = list(zip(images[:40].split(size), labels[:40].split(size), strict=True))
+        finetune(model, None, loader, settings.model_copy(update={"accumulate": accumulate}))
+        results.append(model[1].weight.detach())
+    assert torch.allclose(*results, atol=1e-6)
+
+
+def test_the_last_batches_of_an_epoch_make_a_step_of_their_own(settings: FinetuneSection, images: Tensor) -> None:
+    labels = torch.arange(len(images)) % 3
+    settings = settings.model_copy(update={"epochs": 1, "warmup": 0.0, "schedule": "constant"})
+    results = []
+    for loader, accumulate in (
+        ([(images[:20], labels[:20]), (images[20:30], labels[20:30])], 1),
+        ([(images[i : i + 10], labels[i : i + 10]) for i in (0, 10, 20)], 2),
+    ):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+        finetune(model, None, loader, settings.model_copy(update={"accumulate": accumulate}))
+        results.append(model[1].weight.detach())
+    assert torch.allclose(*results, atol=1e-6)
+
+
+def test_clipped_gradients_change_the_weights_less(make_loader: Make, settings: FinetuneSection) -> None:
+    start, free, clipped = Tiny(), Tiny(), Tiny()
+    settings = settings.model_copy(update={"epochs": 1, "weight_decay": 0.0, "momentum": 0.0})
+    finetune(free, None, make_loader(), settings)
+    finetune(clipped, None, make_loader(), settings.model_copy(update={"clip": 1e-3}))
+    moved = float((weights(clipped) - weights(start)).norm())
+    assert 0 < moved <= 3 * 0.05 * 1e-3 < float((weights(free) - weights(start)).norm())
+
+
+@pytest.mark.parametrize("change", [{"precision": "bf16"}, {"channels_last": True}])
+def test_other_precision_and_layout_learn_alike_and_leave_plain_weights(
+    make_loader: Make, settings: FinetuneSection, change: dict
+) -> None:
+    settings = settings.model_copy(update={"epochs": 8})
+    plain, other = Tiny(), Tiny()
+    expected = finetune(plain, Tiny(3), make_loader(), settings)
+    history = finetune(other, Tiny(3), make_loader(), settings.model_copy(update=change))
+    assert history[-1].loss == pytest.approx(expected[-1].loss, rel=0.1)
+    assert not torch.equal(weights(plain), weights(other)) or "channels_last" in change
+    assert {p.dtype for p in other.parameters()} == {torch.float32}
+    assert all(p.is_contiguous() for p in other.parameters())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_half_precision_without_a_gpu_is_refused(make_loader: Make, settings: FinetuneSection) -> None:
+    with pytest.raises(MachineError, match="fp16 needs a GPU"):
+        finetune(Tiny(), None, make_loader(), settings.model_copy(update={"precision": "fp16"}))
