@@ -31,7 +31,7 @@ def call_named(spec: str, args: Mapping[str, Any], *, where: str, where_args: st
     Raises:
         InputError: it does not exist, does not take these arguments, or raises.
     """
-    function = _find(spec, base or Path.cwd(), where)
+    function = find_callable(spec, where=where, base=base)
     _check_arguments(function, spec, args, where_args)
     try:
         return function(**args)
@@ -46,8 +46,10 @@ def call_named(spec: str, args: Mapping[str, Any], *, where: str, where_args: st
         ) from error
 
 
-def _find(spec: str, base: Path, where: str) -> Callable[..., Any]:
+def find_callable(spec: str, *, where: str, base: Path | None = None) -> Callable[..., Any]:
+    """Import what `spec` names; arguments and errors are those of `call_named`."""
     source, _, path = spec.rpartition(":")
+    base = base or Path.cwd()
     if not source or not path:
         raise InputError(
             f"'{spec}' names no callable", where=where, cure="write module:callable or path/to/file.py:callable"
@@ -55,18 +57,24 @@ def _find(spec: str, base: Path, where: str) -> Callable[..., Any]:
     found: Any = _load_file(base / source, where) if source.endswith(".py") else _import_module(source, base, where)
     for name in path.split("."):
         if not hasattr(found, name):
-            near = difflib.get_close_matches(name, [n for n in dir(found) if not n.startswith("_")], n=3)
-            raise InputError(
-                f"'{source}' has no '{name}'",
-                where=where,
-                cure=f"did you mean {' or '.join(near)}?" if near else f"name a callable that '{source}' defines",
-            )
+            raise InputError(f"'{source}' has no '{name}'", where=where, cure=_offer(found, name))
         found = getattr(found, name)
     if not callable(found):
         raise InputError(
             f"'{spec}' is a {type(found).__name__}, not a callable", where=where, cure="name a function or class"
         )
     return found
+
+
+def _offer(owner: Any, name: str) -> str:
+    """What a module or class has instead of `name`: what is spelt alike, or the callables that it defines itself."""
+    public = [other for other in dir(owner) if not other.startswith("_")]
+    near = difflib.get_close_matches(name, public, n=3)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    home = getattr(owner, "__name__", None)
+    own = [other for other in public if getattr(getattr(owner, other), "__module__", None) == home]
+    return f"it offers: {', '.join(own[:20])}" if own else "name a callable that it defines"
 
 
 def _load_file(path: Path, where: str) -> ModuleType:

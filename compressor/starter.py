@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from compressor.callables import find_callable
 from compressor.errors import InputError
 from compressor.recipe import check_callable_name
 from compressor.stages import write_atomically
@@ -25,7 +26,7 @@ def write_starter(model: str, out: Path, *, force: bool = False) -> None:
         force: Overwrite an existing file.
 
     Raises:
-        InputError: torchvision has no such model, or the file exists.
+        InputError: torchvision has no such model, there is no such callable, or the file exists.
     """
     if out.exists() and not force:
         raise InputError(
@@ -43,6 +44,7 @@ def _of_callable(reference: str, base: Path) -> dict[str, object]:
         target, _, name = check_callable_name(reference).rpartition(":")
     except ValueError as error:
         raise InputError(str(error), where=f"MODEL '{reference}'", cure="correct the name") from error
+    find_callable(reference, where="MODEL")
     if target.endswith(".py"):
         target = Path(os.path.relpath(target, base)).as_posix()
     return _IMAGENET | {"builder": json.dumps(f"{target}:{name}", ensure_ascii=False), "checkpoint": "checkpoint.pth"}

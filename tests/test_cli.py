@@ -247,11 +247,22 @@ def test_init_writes_a_recipe_that_loads(command, tmp_path: Path) -> None:
 
 
 def test_init_takes_a_file_relative_to_the_recipe(command, tmp_path: Path) -> None:
+    (tmp_path / "my nets").mkdir()
+    (tmp_path / "my nets" / "net.py").write_text("def build(): pass\n")
     assert command("init", "my nets/net.py:build", "--out", "cfg/r.yaml").code == 0
     assert load_recipe(tmp_path / "cfg/r.yaml").model.builder == f"{tmp_path}/my nets/net.py:build"
 
 
-@pytest.mark.parametrize("name", ["resnt50", "net.py", "a b:c", "mod:"])
+def test_init_names_what_the_file_offers(command, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text("from json import loads\n\ndef small(): pass\n\ndef large(): pass\n")
+    ended = command("init", "nets.py:nope")
+    assert ended.code == 2
+    assert "'nets.py' has no 'nope'" in ended.err
+    assert "it offers: large, small" in ended.err
+    assert not (tmp_path / "recipe.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["resnt50", "net.py", "a b:c", "mod:", "net.py:build", "no_module:build"])
 def test_init_refuses_a_name_that_is_none(command, tmp_path: Path, name: str) -> None:
     ended = command("init", name)
     assert ended.code == 2
@@ -265,7 +276,7 @@ def test_init_names_the_nearest_model(command) -> None:
 
 def test_init_keeps_an_existing_file_unless_forced(command, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("mine")
-    assert command("init", "some:where").code == 2
+    assert command("init", "collections:Counter").code == 2
     assert (tmp_path / "recipe.yaml").read_text() == "mine"
-    assert command("init", "some:where", "--force").code == 0
-    assert load_recipe(tmp_path / "recipe.yaml").model.builder == "some:where"
+    assert command("init", "collections:Counter", "--force").code == 0
+    assert load_recipe(tmp_path / "recipe.yaml").model.builder == "collections:Counter"
