@@ -158,14 +158,16 @@ def check(
 
 @app.command()
 def methods(as_json: Json = False) -> None:
-    """List every selection method: its name, what it is, its paper."""
+    """List every selection method and every learned gate: its name, what it is, its paper."""
+    from compressor.gates.base import Gate
     from compressor.plugins import discover
     from compressor.selection.base import Method
 
-    found = [
-        {"name": method.name, "summary": method.summary, "paper": method.paper}
-        for method in discover("compressor.selection", Method).values()
+    known: list[type[Method] | type[Gate]] = [
+        *discover("compressor.selection", Method).values(),
+        *discover("compressor.gates", Gate).values(),
     ]
+    found = [{"name": method.name, "summary": method.summary, "paper": method.paper} for method in known]
     if as_json:
         _print_json(found)
     else:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from compressor.inspection import layers, untouched
 from compressor.recipe import Recipe, dump_recipe
 from compressor.report import Report, Samples, write_report
 from compressor.report.schema import Benchmark, Group, Network
+from compressor.selection.base import Ranking
 from compressor.stages import write_atomically
 from compressor.structure import Plan
 from compressor.subject import Subject
@@ -25,7 +26,7 @@ from exporters.benchmark import Benchmark as Measurement
 DENSE, COMPACT = "dense.onnx", "compact.onnx"
 WEIGHTS, PLAN = "compact.safetensors", "plan.json"
 QUALITY, HISTORY, PARITY, BENCHMARKS = "quality.json", "history.json", "parity.json", "benchmarks.json"
-FAULTS, REFITS = "faults.json", "refits.json"
+FAULTS, REFITS, GATES, RANKINGS = "faults.json", "refits.json", "gates.json", "rankings.json"
 PACKAGES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -35,6 +36,7 @@ class Finished:
 
     dense: Path
     reference: Path
+    selected: Path
     planned: Path
     pruned: Path
     compact: Path
@@ -52,7 +54,7 @@ def make_report(
     )
     measured = read_json(done.measured / BENCHMARKS)
     benchmarks = [Benchmark.model_validate(entry) for entry in measured]
-    history = done.compact / HISTORY
+    history, gates = done.compact / HISTORY, done.selected / GATES
     report = Report(
         environment=measured[0]["environment"],
         versions=_versions(),
@@ -65,6 +67,7 @@ def make_report(
         benchmarks=benchmarks,
         seconds=dict(seconds),
         history=read_json(history) if history.exists() else [],
+        gates=read_json(gates) if gates.exists() else [],
         warnings=_warnings(recipe, benchmarks) + _not_refitted(done.pruned),
     )
     return report.model_copy(update={"accept": judge(recipe.accept, recipe.compress.target, report, baseline)})
@@ -108,6 +111,17 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a file of a stage."""
     return json.loads(path.read_text())
+
+
+def write_rankings(directory: Path, rankings: Mapping[str, Ranking]) -> None:
+    """Write the rankings of all groups to the directory of a stage."""
+    write_json(directory / RANKINGS, {name: asdict(ranking) for name, ranking in rankings.items()})
+
+
+def read_rankings(directory: Path) -> dict[str, Ranking]:
+    """Read what `write_rankings` wrote."""
+    stored = read_json(directory / RANKINGS)
+    return {name: Ranking(tuple(r["order"]), tuple(r["error"])) for name, r in stored.items()}
 
 
 def _onnx_files(directory: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from inspect import isabstract
 from typing import TypeVar
 
@@ -39,6 +40,12 @@ def find(package: str, base: type[T], name: str, *, where: str) -> type[T]:
     known = discover(package, base)
     if name in known:
         return known[name]
+    raise unknown(name, known, where=where)
+
+
+def unknown(name: str, known: Iterable[str], *, where: str) -> InputError:
+    """The error that says so, with the nearest name and all others."""
+    known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise InputError(f"'{name}' is not known", where=where, cure=f"{hint}choose one of: {', '.join(known)}")
+    return InputError(f"'{name}' is not known", where=where, cure=f"{hint}choose one of: {', '.join(known)}")

@@ -142,6 +142,7 @@ class CompressSection(Section):
     """How units are chosen, and how many."""
 
     method: str = "imitation"
+    epochs: int | None = Field(None, ge=1)
     options: dict[str, Any] = {}
     target: Target
     calibration: CalibrationSection = CalibrationSection()

@@ -15,17 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from compressor import __version__, fingerprint, ranks
-from compressor.budget.allocate import allocate
+from compressor.budget.allocate import Budget
 from compressor.budget.cost import measure_cost
 from compressor.data import Data, calibration_batches, load_data
 from compressor.errors import InputError, MachineError
 from compressor.evaluation import agreement, evaluate
+from compressor.gates.settings import EPOCHS, is_gate, read_gate
+from compressor.gates.trainer import train_gates
 from compressor.journal import Advance, Journal
 from compressor.outcome import (
     BENCHMARKS,
     COMPACT,
     DENSE,
     FAULTS,
+    GATES,
     HISTORY,
     PARITY,
     PLAN,
@@ -35,13 +38,15 @@ from compressor.outcome import (
     make_report,
     publish,
     read_json,
+    read_rankings,
     samples_name,
     write_json,
+    write_rankings,
 )
 from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import Refit, refit
 from compressor.report import Report
-from compressor.selection.base import Calibration, Method, Ranking
+from compressor.selection.base import Calibration, Method
 from compressor.stages import UNFINISHED, Stages, sha256
 from compressor.structure import Plan, load_compact, save_compact, shrink, verify
 from compressor.structure.proof import TOLERANCE
@@ -51,9 +56,9 @@ from compressor.subject import (
     check_data,
     check_recipe,
     check_target,
+    first_method,
     load_subject,
     make_cost_model,
-    make_method,
     target_of,
 )
 from compressor.training.history import Progress
@@ -88,12 +93,13 @@ class Run:
         ranks.lead(self.check)
         dense = self.export_dense()
         reference = self.evaluate_dense()
-        plan = self.plan(self.select(), dense)
-        pruned = self.shrink(plan)
+        selected = self.learn(dense) if is_gate(self.recipe.compress) else self.select()
+        plan = self.plan(selected, dense)
+        pruned = self.shrink(plan, selected)
         compact = self.finetune(pruned)
         exported = self.export_compact(compact)
         measured = self.benchmark(dense, compact, exported)
-        done = Finished(dense, reference, plan, pruned, compact, exported, measured)
+        done = Finished(dense, reference, selected, plan, pruned, compact, exported, measured)
         return ranks.lead(lambda: self.report(done))
 
     def report(self, done: Finished) -> Report:
@@ -108,8 +114,9 @@ class Run:
         return load_subject(self.recipe, self.base)
 
     @cached_property
-    def method(self) -> Method:
-        return make_method(self.recipe.compress)
+    def method(self) -> Method | None:
+        """What ranks units before anything is trained; None where gates start open."""
+        return first_method(self.recipe.compress)
 
     @cached_property
     def data(self) -> Data:
@@ -177,32 +184,60 @@ class Run:
 
     def select(self) -> Path:
         """Rank the units of every group."""
-        section = self.recipe.compress
+        section, method = self.recipe.compress, self.method
+        assert method is not None
 
         def work(directory: Path) -> None:
             images, labels = self.calibration
-            with self.journal.bar(f"select ({section.method})") as advance:
+            with self.journal.bar(f"select ({method.name})") as advance:
                 subject, seed = self.subject, self.recipe.seed
-                rankings = self.method.rank(
+                rankings = method.rank(
                     Calibration(subject.model, subject.groups, images, labels, seed, progress=advance)
                 )
-            write_json(directory / "rankings.json", {n: dataclasses.asdict(r) for n, r in rankings.items()})
+            write_rankings(directory, rankings)
 
-        depends_on = section.model_dump(mode="json", include={"method", "options", "calibration", "keep"})
-        return self._stage("select", depends_on, work, together=True)
+        options = {} if is_gate(section) else section.options
+        depends_on = section.model_dump(mode="json", include={"calibration", "keep"})
+        return self._stage("select", depends_on | {"method": method.name, "options": options}, work, together=True)
+
+    def learn(self, dense: Path) -> Path:
+        """Rank the units of every group by gates that learn while the network trains."""
+        section, (make, options) = self.recipe.compress, read_gate(self.recipe.compress)
+        first = self.select() if self.method else None
+        settings = self.recipe.finetune.model_copy(update={"epochs": section.epochs or EPOCHS})
+
+        def work(directory: Path) -> None:
+            with self.journal.bar(f"gates ({section.method})") as advance:
+                learnt = train_gates(
+                    self.subject.model,
+                    self.subject.groups,
+                    self.data.train or (),
+                    make,
+                    options,
+                    self._budget(dense),
+                    settings,
+                    first=read_rankings(first) if first else None,
+                    seed=self.recipe.seed,
+                    checkpoint=directory / UNFINISHED / "training.pt",
+                    progress=self._teller(advance, "gates"),
+                )
+            write_rankings(directory, learnt.rankings)
+            write_json(directory / GATES, [dataclasses.asdict(movement) for movement in learnt.movements])
+            save_compact(learnt.model, Plan(()), directory)
+
+        depends_on = section.model_dump(mode="json", exclude={"refit", "calibration"})
+        before = {"first": first and first.name, "dense": dense.name, "training": settings.model_dump()}
+        return self._stage("gates", depends_on | before, work, together=True)
 
     def plan(self, selected: Path, dense: Path) -> Path:
         """Choose the widths that meet the target, and prove that the cut is exact."""
         section, (kind, share) = self.recipe.compress, target_of(self.recipe.compress)
 
         def work(directory: Path) -> None:
-            stored = read_json(selected / "rankings.json")
-            rankings = {name: Ranking(tuple(r["order"]), tuple(r["error"])) for name, r in stored.items()}
-            cost = make_cost_model(kind, self.subject)
-            wanted = share if kind != "size" else _weights_share(share, dense / DENSE, cost.dense)
+            rankings, budget = read_rankings(selected), self._budget(dense)
             groups, faults = self.subject.groups, dict[str, str]()
             while True:
-                widths = allocate(groups, rankings, cost, wanted, multiple_of=section.multiple_of)
+                widths = budget.widths(groups, rankings)
                 plan = Plan.of(groups, {name: rankings[name].order[:width] for name, width in widths.items()})
                 found = self._faults(plan)
                 if not found:
@@ -215,14 +250,16 @@ class Run:
         depends_on = {"selected": selected.name, "target": [kind, share], "multiple_of": section.multiple_of}
         return self._stage("plan", depends_on | ({"dense": dense.name} if kind == "size" else {}), work)
 
-    def shrink(self, planned: Path) -> Path:
+    def shrink(self, planned: Path, selected: Path) -> Path:
         """Cut the network, with its consumers solved again where the recipe says so."""
         section = self.recipe.compress
 
         def work(directory: Path) -> None:
             plan, model = Plan.load(planned / PLAN), self.subject.model
+            if is_gate(section):
+                model = load_compact(selected, model)
             if section.refit:
-                model, refits = self._refit(plan)
+                model, refits = self._refit(model, plan)
                 write_json(directory / REFITS, [dataclasses.asdict(entry) for entry in refits])
             small = shrink(model, plan)
             save_compact(small, plan, directory)
@@ -247,7 +284,7 @@ class Run:
                     settings,
                     seed=self.recipe.seed,
                     checkpoint=directory / UNFINISHED / "training.pt",
-                    progress=self._teller(advance),
+                    progress=self._teller(advance, "finetune"),
                 )
             write_json(directory / HISTORY, [dataclasses.asdict(epoch) for epoch in history])
             save_compact(model, Plan.load(pruned / PLAN), directory)
@@ -304,12 +341,17 @@ class Run:
 
         return self.stages.run(name, {**self.origin, **depends_on}, seeded, together=together)
 
-    def _refit(self, plan: Plan) -> tuple[nn.Module, list[Refit]]:
+    def _budget(self, dense: Path) -> Budget:
+        """What the plan has to meet."""
+        section, (kind, share) = self.recipe.compress, target_of(self.recipe.compress)
+        cost = make_cost_model(kind, self.subject)
+        wanted = share if kind != "size" else _weights_share(share, dense / DENSE, cost.dense)
+        return Budget(cost, wanted, section.multiple_of)
+
+    def _refit(self, model: nn.Module, plan: Plan) -> tuple[nn.Module, list[Refit]]:
         images, groups = self.calibration[0], self.subject.groups
         with self.journal.bar("refit") as advance:
-            fitted, done = refit(
-                self.subject.model, plan, images, groups=groups, seed=self.recipe.seed, progress=advance
-            )
+            fitted, done = refit(model, plan, images, groups=groups, seed=self.recipe.seed, progress=advance)
         self.journal.say(f"refit: {sum(entry.applied for entry in done)} of {len(done)} layers solved again")
         return fitted, done
 
@@ -344,12 +386,12 @@ class Run:
             self.journal.say(f"{name}: top-1 {100 * found['accuracy']:.2f} %")
         write_json(directory / QUALITY, found)
 
-    def _teller(self, advance: Advance) -> Callable[[Progress], None]:
+    def _teller(self, advance: Advance, stage: str) -> Callable[[Progress], None]:
         def tell(now: Progress) -> None:
             note = f"loss {now.loss:.3f}, training accuracy {now.accuracy:.3f}"
             advance(now.step, now.steps, f"epoch {now.epoch}/{now.epochs}, {note}")
             if now.step * now.epochs == now.epoch * now.steps:
-                self.journal.say(f"finetune: epoch {now.epoch} of {now.epochs}, {note}")
+                self.journal.say(f"{stage}: epoch {now.epoch} of {now.epochs}, {note}")
 
         return tell
 

@@ -16,6 +16,8 @@ from compressor.budget.cost import Cost, measure_cost
 from compressor.budget.model import CostModel
 from compressor.data import Data
 from compressor.errors import InputError
+from compressor.gates.base import Gate
+from compressor.gates.settings import is_gate, read_gate
 from compressor.models.builder import build_model, check_forward, example_inputs
 from compressor.models.checkpoint import load_checkpoint
 from compressor.recipe import CompressSection, Recipe
@@ -74,7 +76,12 @@ def make_method(section: CompressSection) -> Method:
     Raises:
         InputError: there is no such method, or it does not take these options.
     """
-    kind = plugins.find("compressor.selection", Method, section.method, where="compress.method")
+    methods = plugins.discover("compressor.selection", Method)
+    if section.method not in methods:
+        raise plugins.unknown(
+            section.method, [*methods, *plugins.discover("compressor.gates", Gate)], where="compress.method"
+        )
+    kind = methods[section.method]
     try:
         inspect.signature(kind).bind(**section.options)
     except TypeError as error:
@@ -82,6 +89,26 @@ def make_method(section: CompressSection) -> Method:
         cure = f"the options of '{section.method}' are: {known}"
         raise InputError(f"'{section.method}': {error}", where="compress.options", cure=cure) from error
     return kind(**section.options)
+
+
+def first_method(section: CompressSection) -> Method | None:
+    """Return the method that ranks units before anything is trained: none where gates start open.
+
+    Raises:
+        InputError: method, options or epochs are at fault.
+    """
+    if not is_gate(section):
+        if section.epochs is not None:
+            cure = "remove the key, or choose a gate as the method (`compressor methods`)"
+            raise InputError(f"'{section.method}' trains nothing", where="compress.epochs", cure=cure)
+        return make_method(section)
+    init = read_gate(section)[1].init
+    if init == "open":
+        return None
+    try:
+        return make_method(section.model_copy(update={"method": init, "options": {}}))
+    except InputError as error:
+        raise InputError(error.problem, where="compress.options.init", cure=error.cure) from error
 
 
 def target_of(section: CompressSection) -> tuple[str, float]:
@@ -107,22 +134,23 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         InputError: method, options, schedule or batch sizes are at fault.
     """
-    make_method(recipe.compress)
+    first_method(recipe.compress)
     plugins.find("compressor.training.schedules", Schedule, recipe.finetune.schedule, where="finetune.schedule")
     if not recipe.export.dynamic_batch and len(recipe.benchmark.batch_sizes) > 1:
         cure = "set export.dynamic_batch: true, or measure one batch size"
         raise InputError("files of a fixed batch run at one batch size", where="benchmark.batch_sizes", cure=cure)
 
 
-def check_data(recipe: Recipe, method: Method, data: Data) -> None:
+def check_data(recipe: Recipe, method: Method | None, data: Data) -> None:
     """Refuse work that needs labels on data that has none.
 
     Raises:
         InputError: the method or fine-tuning needs labels.
     """
-    if method.needs_labels and not data.labelled:
+    if (is_gate(recipe.compress) or (method and method.needs_labels)) and not data.labelled:
         cure = "choose a method that needs none (`compressor methods`), or give data with labels"
-        raise InputError(f"'{method.name}' needs labels, the data has none", where="compress.method", cure=cure)
+        problem = f"'{recipe.compress.method}' needs labels, the data has none"
+        raise InputError(problem, where="compress.method", cure=cure)
     if recipe.finetune.epochs and data.train is None:
         cure = "set finetune.epochs: 0, or give data with labels"
         raise InputError("fine-tuning needs labels, the data has none", where="finetune.epochs", cure=cure)

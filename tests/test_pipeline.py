@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 import compressor.run
+from compressor.budget.allocate import Budget
 from compressor.errors import InputError
 from compressor.pipeline import check_run, compress, inspect_recipe
 from compressor.recipe import load_recipe
@@ -163,7 +164,7 @@ def test_fresh_repeats_everything_and_ends_the_same(project: Path, run_dir: Path
     assert weights(run_dir) == before
 
 
-STEPS = ("evaluate", "allocate", "refit", "finetune", "check_parity", "benchmark", "publish")
+STEPS = ("evaluate", "refit", "finetune", "check_parity", "benchmark", "publish")
 
 
 def test_a_run_that_is_interrupted_everywhere_ends_as_an_undisturbed_one(
@@ -172,10 +173,11 @@ def test_a_run_that_is_interrupted_everywhere_ends_as_an_undisturbed_one(
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    def interrupt_in_second_epoch(run: object, advance: object) -> Callable[[Progress], None]:
+    def interrupt_in_second_epoch(run: object, advance: object, stage: str) -> Callable[[Progress], None]:
         return lambda progress: interrupt() if progress.epoch == 2 else None
 
     faults = [(compressor.run, step, interrupt) for step in STEPS]
+    faults.insert(1, (Budget, "widths", interrupt))
     faults.insert(4, (compressor.run.Run, "_teller", interrupt_in_second_epoch))
     for where, step, fault in faults:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import ceil, isfinite, lcm
 from typing import NamedTuple
 
@@ -62,6 +63,25 @@ def allocate(
         )
     search.polish()
     return search.widths
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A target, and what it is a target on.
+
+    Attributes:
+        cost: A cost model.
+        share: Of the dense cost to keep, above 0 and at most 1.
+        multiple_of: As in `allocate`.
+    """
+
+    cost: CostModel
+    share: float
+    multiple_of: int = 1
+
+    def widths(self, groups: Groups, rankings: Mapping[str, Ranking]) -> dict[str, int]:
+        """Choose the widths that meet it."""
+        return allocate(groups, rankings, self.cost, self.share, multiple_of=self.multiple_of)
 
 
 class Move(NamedTuple):

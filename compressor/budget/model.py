@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Widths = Mapping[str, int]
 Array = NDArray[np.float64]
@@ -41,3 +44,21 @@ class CostModel(ABC):
     def change(self, widths: Widths, group: str, new_width: int) -> float:
         """By how much the cost rises when `group` alone takes `new_width`."""
         return float(self.changes(widths, group, (new_width,))[0])
+
+    def expected(self, widths: Mapping[str, Tensor], variances: Mapping[str, Tensor]) -> Tensor:
+        """Expected cost where the width of each named group is random, differentiable with respect to its mean.
+
+        Straight between whole widths, one group at a time. A model overrides this where it knows better.
+
+        Args:
+            widths: The mean width of every named group, 0 to its size, scalars.
+            variances: The variances of the same widths, scalars.
+
+        Returns:
+            A scalar on the device of the widths.
+        """
+        narrow = {name: math.floor(float(width)) for name, width in widths.items()}
+        above = {name: width - narrow[name] for name, width in widths.items() if width > narrow[name]}
+        whole = next(iter(widths.values())).new_tensor(self.total(narrow))
+        rises = [share * self.change(narrow, name, narrow[name] + 1) for name, share in above.items()]
+        return whole + torch.stack(rises).sum() if rises else whole

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -41,6 +43,8 @@ class ProductCost(CostModel):
             length[at] = _axis_length(tensors[part.tensor], part)
         self._free = length - self._owned @ self._sizes
         self._scale = np.array(list(costs.values()), dtype=float) / length.prod(axis=1)
+        shared = np.einsum("tag,tbg->ab", self._owned, self._owned)
+        self._pairs = [pair for pair in combinations(range(axes), 2) if shared[pair]]  # axes that share a group
         self._touched = [np.flatnonzero(self._owned[:, :, g].any(axis=1)) for g in range(len(groups))]
 
     @abstractmethod
@@ -62,6 +66,24 @@ class ProductCost(CostModel):
         coefficients = np.array([0.0, *(t.sum() for t in terms[1:])])
         difference = np.asarray(candidates, dtype=float) - vector[column]
         return np.polynomial.polynomial.polyval(difference, coefficients)
+
+    def expected(self, widths: Mapping[str, Tensor], variances: Mapping[str, Tensor]) -> Tensor:
+        """Exact for independent groups, up to two axes of a tensor that share groups: E[w²] = E[w]² + Var[w]."""
+        like = next(iter(widths.values()))
+        free, owned, scale, sizes = (
+            torch.as_tensor(a, dtype=like.dtype, device=like.device)
+            for a in (self._free, self._owned, self._scale / self.dense, self._sizes)
+        )
+        mean, spread = sizes.clone(), torch.zeros_like(sizes)
+        index = torch.tensor([self._index[name] for name in widths], device=like.device)
+        mean = mean.index_copy(0, index, torch.stack(list(widths.values())))
+        spread = spread.index_copy(0, index, torch.stack([variances[name] for name in widths]))
+        kept = free + owned @ mean
+        products = kept.prod(1)
+        for one, other in self._pairs:
+            rest = [axis for axis in range(kept.shape[1]) if axis not in (one, other)]
+            products = products + (owned[:, one] * owned[:, other]) @ spread * kept[:, rest].prod(1)
+        return scale @ products * self.dense
 
     def _vector(self, widths: Mapping[str, int]) -> Array:
         vector = self._sizes.copy()

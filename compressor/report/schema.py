@@ -118,6 +118,20 @@ class Epoch(Part):
     accuracy: float | None = None
 
 
+class GateEpoch(Part):
+    """How wide learned gates made every group by the end of an epoch, by its name.
+
+    Attributes:
+        epoch: Its number, from 1.
+        expected: Expected number of open units.
+        thresholded: Number of units whose gate is open without chance.
+    """
+
+    epoch: int
+    expected: dict[str, float]
+    thresholded: dict[str, int]
+
+
 class Report(Part):
     """Everything that one run found.
 
@@ -134,6 +148,7 @@ class Report(Part):
         accept: The rules and their verdicts.
         seconds: Time of every stage, in seconds.
         history: The training curve.
+        gates: How learned gates moved.
         warnings: What a reader should know before trusting the numbers.
     """
 
@@ -150,6 +165,7 @@ class Report(Part):
     accept: list[Rule] = []
     seconds: dict[str, float] = {}
     history: list[Epoch] = []
+    gates: list[GateEpoch] = []
     warnings: list[str] = []
 
     @computed_field  # type: ignore[prop-decorator]
