@@ -11,24 +11,44 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from compressor.structure.attention import FewerHeads
+from compressor.structure.groups import Role
 from compressor.structure.plan import Plan, PlannedGroup
 
-TOTAL_WIDTHS = {"attn_dim", "all_head_size", "inner_dim", "total_key_dim", "key_attn_dim", "val_attn_dim", "d_attn"}
+TOTAL_WIDTHS = {
+    "attn_dim",
+    "all_head_size",
+    "inner_dim",
+    "total_key_dim",
+    "key_attn_dim",
+    "val_attn_dim",
+    "d_attn",
+    "split_size",
+}
 """What the width of all heads together is called, where it is not the width of the embedding."""
 
 
-def repair_attributes(model: nn.Module, plan: Plan, touched: Mapping[str, nn.Module]) -> None:
+SIDES: dict[str, Role] = {"out": "producer", "nf": "producer", "in": "consumer", "nx": "consumer"}
+"""How the names of widths begin, for a layer that makes as many channels as it reads."""
+
+
+def repair_attributes(model: nn.Module, plan: Plan, touched: Mapping[str, nn.Module], before: nn.Module) -> None:
     """Set the widths that modules keep as numbers to what their weights say now, in place.
 
     Args:
         model: The shrunk network.
         plan: What it was shrunk by.
         touched: The modules of which tensors were cut, by name.
+        before: The network with its original widths.
     """
-    for module in touched.values():
-        for kind, repair in _REPAIRS:
-            if isinstance(module, kind):
-                repair(module)
+    roles = {(s.tensor, s.axis): s.role for p in plan.groups for s in p.group.slices if p.dropped}
+    for name, module in touched.items():
+        repairs = [repair for kind, repair in _REPAIRS if isinstance(module, kind)]
+        for repair in repairs:
+            repair(module)
+        if not repairs:
+            _own_widths(name, module, before.get_submodule(name), roles)
+    for name in dict.fromkeys(name.rpartition(".")[0] for name in touched):
+        _lists_of_widths(model.get_submodule(name), before.get_submodule(name))
     owners = dict.fromkeys(owner for name in touched for owner in (name, name.rpartition(".")[0]))
     for attention in filter(lambda m: isinstance(m, nn.MultiheadAttention), map(model.get_submodule, owners)):
         FewerHeads.convert(attention)
@@ -92,6 +112,32 @@ _REPAIRS: tuple[tuple[type[Any], Callable[[nn.Module], None]], ...] = (
     (nn.PReLU, _prelu),
     (nn.Embedding, _embedding),
 )
+
+
+def _own_widths(name: str, module: nn.Module, before: nn.Module, roles: Mapping[tuple[str, int], Role]) -> None:
+    """The widths that a module of unknown kind wrote down are sizes of its tensors."""
+    sizes: dict[int, dict[Role | None, int]] = {}
+    for tensor, old in before.named_parameters(recurse=False):
+        new = getattr(module, tensor)
+        for axis, size in enumerate(old.shape):
+            sizes.setdefault(size, {})[roles.get((f"{name}.{tensor}", axis))] = new.shape[axis]
+    for attribute, value in list(vars(module).items()):
+        if type(value) is not int or value not in sizes:
+            continue
+        choices = sizes[value]
+        side = next((role for start, role in SIDES.items() if attribute.startswith(start)), None)
+        if len(set(choices.values())) == 1 or side in choices:
+            setattr(module, attribute, choices.get(side, next(iter(choices.values()))))
+
+
+def _lists_of_widths(module: nn.Module, before: nn.Module) -> None:
+    """A list of the widths of all layers that a module holds, by which it splits what they share."""
+    for attribute, value in list(vars(module).items()):
+        if not isinstance(value, (list, tuple)) or len(value) < 2:
+            continue
+        for side in ("in_channels", "out_channels"):
+            if list(value) == [getattr(child, side, None) for child in before.children()]:
+                setattr(module, attribute, type(value)(getattr(child, side) for child in module.children()))
 
 
 def _repair_heads(model: nn.Module, planned: PlannedGroup) -> None:

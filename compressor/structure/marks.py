@@ -60,6 +60,7 @@ class Event:
         weight: The call itself, without its tensors.
         output: The clean output of an operation with a weight, and of a convolution whose weight is computed.
         sinks: The lanes on which marks are looked for, with the axis of the tensor they lie on.
+        scalar: What the network's code read off a tensor: it must not see marks, which could send it another way.
         transparent: True for a norm over channels.
         pads: Axes that it pads by a constant.
         module: The module that was running.
@@ -70,6 +71,7 @@ class Event:
     weight: WeightCall | None = None
     output: Tensor | None = None
     sinks: list[tuple[int, int, Lane]] = field(default_factory=list)
+    scalar: Any = None
     transparent: bool = False
     pads: tuple[int, ...] = ()
     module: str = ""
@@ -117,9 +119,11 @@ class Recorder(TorchDispatchMode):
             self._observe(event, args[1:3], 1)
         elif torch.Tag.pointwise in func.tags or func.overloadpacket is aten._prelu_kernel:
             self._pointwise(event, args, output)
+        elif func.overloadpacket is aten._local_scalar_dense:
+            event.scalar = output
         elif func.overloadpacket is aten.constant_pad_nd:
             event.pads = tuple(axis for axis, amount in _padded_axes(args[0].dim(), args[1]) if amount)
-        if event.sinks or event.call is not None or event.transparent or event.pads:
+        if event.sinks or event.call is not None or event.transparent or event.pads or event.scalar is not None:
             self.record.events[number] = event
         return output
 
@@ -208,6 +212,8 @@ class Replay(TorchDispatchMode):
                 where=event.module,
                 cure="make forward() deterministic in evaluation mode",
             )
+        if event.scalar is not None:
+            return event.scalar
         if event.weight is not None:
             return self._weight(event, args)
         if event.output is not None:

@@ -37,7 +37,7 @@ def shrink(model: nn.Module, plan: Plan) -> nn.Module:
     with torch.no_grad():
         replaced = {tensors[name]: _cut(tensors[name], own) for name, own in by_tensor.items()}
     touched = _replace(small, replaced)
-    repair_attributes(small, plan, touched)
+    repair_attributes(small, plan, touched, model)
     for planned in plan.groups:
         if planned.vanished:
             _vanish(small, planned.group, tensors)

@@ -30,10 +30,10 @@ def failing_groups(
 ) -> dict[str, str]:
     """Names of the groups for which the shrunk network is not the masked one, with the reason.
 
-    Faults are found by bisection over families of groups: layers whose names differ in numbers only. A family of which
-        the first
-    and the last fail by themselves is given up as a whole. Weights are shaken first, so that equal or zero weights
-    cannot hide a wrong index.
+    Groups are accepted one half after the other, each on top of those that are accepted already, so that what is left
+    can be cut together. Halves are made of families: layers whose names differ in numbers only; a family of which the
+    first and the last fail is given up as a whole. Weights are shaken first, so that equal or zero weights cannot hide
+    a wrong index.
 
     Args:
         model: The network; it is left as it was.
@@ -68,7 +68,7 @@ def vanishing_groups(model: nn.Module, groups: Sequence[ChannelGroup], inputs: t
     """Names of the groups of which nothing need be kept: a trial without them is right."""
     tensors = dict(model.named_parameters())
     offered = [replace(g, vanishes=True) for g in groups if _could_vanish(model, g, tensors)]
-    return {g.name for g in offered} - set(_try(model, offered, inputs, (_none,), False))
+    return {g.name for g in offered} - set(_try(model, offered, inputs, (_none_of_even, _none_of_odd), False))
 
 
 def _could_vanish(model: nn.Module, group: ChannelGroup, tensors: Mapping[str, Tensor]) -> bool:
@@ -127,30 +127,40 @@ class _Trial:
     ) -> None:
         self.model, self.inputs, self.tolerance = model, inputs, tolerance
         self.choices, self.auxiliary = choices, auxiliary
+        self._numbers: dict[str, int] = {}
 
     def failing(self, families: list[list[ChannelGroup]]) -> dict[str, str]:
+        """Names of the groups to leave alone, with the reason; the others can be cut together."""
         groups = [g for family in families for g in family]
-        reason = self._fault(groups) if groups else None
+        self._numbers = {g.name: number for number, g in enumerate(groups)}
+        bad: dict[str, str] = {}
+        self._accept([], families, bad)
+        return bad
+
+    def _accept(
+        self, good: list[ChannelGroup], families: list[list[ChannelGroup]], bad: dict[str, str]
+    ) -> list[ChannelGroup]:
+        """Those of the groups that can be cut together with the good ones, and these; the rest goes to `bad`."""
+        groups = [g for family in families for g in family]
+        reason = self._fault(good + groups) if groups else None
         if reason is None:
-            return {}
+            return good + groups
         if len(groups) == 1:
-            return {groups[0].name: reason}
+            alone = not good or self._fault(groups) is not None
+            bad[groups[0].name] = reason if alone else f"cut together with others, {reason}"
+            return good
         if len(families) == 1:
-            first, last = self._fault(groups[:1]), self._fault(groups[-1:])
-            if first is not None and last is not None:
-                return dict.fromkeys((g.name for g in groups), first)
+            if len(groups) > 2 and all(self._fault([*good, g]) is not None for g in (groups[0], groups[-1])):
+                bad |= dict.fromkeys((g.name for g in groups), reason)
+                return good
             families = [[g] for g in groups]
         middle = len(families) // 2
-        bad = self.failing(families[:middle]) | self.failing(families[middle:])
-        if not bad:
-            return {g.name: f"cut together with others, {reason}" for g in groups}
-        rest = [kept for kept in ([g for g in family if g.name not in bad] for family in families) if kept]
-        return bad | (self.failing(rest) if rest else {})
+        return self._accept(self._accept(good, families[:middle], bad), families[middle:], bad)
 
     def _fault(self, groups: list[ChannelGroup]) -> str | None:
         """What is wrong when all these groups are cut, or None."""
         for choice in self.choices:
-            kept = {g.name: choice(g, number) for number, g in enumerate(groups)}
+            kept = {g.name: choice(g, self._numbers[g.name]) for g in groups}
             reason = self._compare(Plan.of(groups, kept))
             if reason is not None:
                 return reason
@@ -201,9 +211,13 @@ def _all_but_first(group: ChannelGroup, number: int) -> tuple[int, ...]:
     return group.balanced(range(group.size))[group.step :]
 
 
-def _none(group: ChannelGroup, number: int) -> tuple[int, ...]:
-    """Nothing; every second group stays whole, so that the network is not constant throughout."""
+def _none_of_even(group: ChannelGroup, number: int) -> tuple[int, ...]:
+    """Nothing of every second group; the others stay whole, so that the network is not constant throughout."""
     return () if number % 2 == 0 else tuple(range(group.size))
+
+
+def _none_of_odd(group: ChannelGroup, number: int) -> tuple[int, ...]:
+    return _none_of_even(group, number + 1)
 
 
 _TRIALS: tuple[Choice, ...] = (_some, _all_but_first, _last, _first)

@@ -197,10 +197,12 @@ class WeightReader:
     def _product(self, args: Sequence[Any], first: int) -> WeightCall | None:
         left, right = args[first], args[first + 1]
         bias = args[0] if first else None
-        if self._is_weight(right) and not self._is_weight(left):
+        if self._is_weight(
+            right
+        ):  # where both are parameters, the one on the right is what `F.linear` makes of a weight
             sink, source = self.names.lane(right, -2), self.names.lane(right, -1)
             return self._matrix_call(left, right, bias, -1, sink, source, first)
-        if self._is_weight(left) and not self._is_weight(right):
+        if self._is_weight(left):
             sink, source = self.names.lane(left, -1), self.names.lane(left, -2)
             return self._matrix_call(right, left, bias, -2, sink, source, first + 1)
         return None
