@@ -35,5 +35,13 @@ class HtmlWriter(Writer):
             rows=comparison(report),
             latencies=[(bench, Markup(plots.latency(raw))) for bench, raw in zip(benchmarks, samples, strict=True)],
             training=Markup(plots.training(report.history)) if report.history else None,
+            gates=_gates(report),
             recipe=yaml.safe_dump(report.recipe, sort_keys=False),
         )
+
+
+def _gates(report: Report) -> Markup | None:
+    """The plot of learned gates; none where there were none."""
+    moved = report.gates[0].expected if report.gates else {}
+    sizes = {group.name: group.size for group in report.groups if group.size and group.name in moved}
+    return Markup(plots.gates(report.gates, sizes)) if sizes else None

@@ -12,11 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from compressor.report.schema import Epoch
+from compressor.report.schema import Epoch, GateEpoch
 
 # The page's own colours: matplotlib is given these stand-ins, and the SVG then names the style sheet's variables.
 COLOURS = {"#010101": "var(--text)", "#020202": "var(--muted)", "#030303": "var(--dense)", "#040404": "var(--compact)"}
 TEXT, MUTED, DENSE, COMPACT = COLOURS
+
+PANELS, LABEL = 5, 20
+"""Panels in a row, and letters of a group's name above one."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -68,6 +71,32 @@ def training(history: Sequence[Epoch]) -> str:
         _curve(left, epochs, [entry.loss for entry in history], "training loss")
         known = [(entry.epoch, 100 * entry.accuracy) for entry in history if entry.accuracy is not None]
         _curve(right, [epoch for epoch, _ in known], [value for _, value in known], "training accuracy, %")
+        return _svg(figure)
+
+
+def gates(movements: Sequence[GateEpoch], sizes: Mapping[str, int]) -> str:
+    """Draw how wide learned gates made every group by epoch, expected and thresholded, as an SVG.
+
+    Args:
+        movements: One per epoch.
+        sizes: Units of every group, by its name.
+    """
+    epochs = [movement.epoch for movement in movements]
+    rows = -(-len(sizes) // PANELS)
+    with rc_context({**STYLE, "svg.hashsalt": "gates"}):
+        figure = Figure(figsize=(7.6, 1.25 * rows + 0.3), layout="constrained")
+        panels = figure.subplots(rows, PANELS, squeeze=False).flatten()
+        for panel, (name, size) in zip(panels, sizes.items(), strict=False):
+            expected = [movement.expected[name] for movement in movements]
+            panel.plot(epochs, expected, color=COMPACT, marker="o", markersize=2.5, linewidth=1.4, label="expected")
+            thresholded = [movement.thresholded[name] for movement in movements]
+            panel.plot(epochs, thresholded, color=DENSE, linestyle="--", linewidth=1.4, label="thresholded")
+            panel.set_title(name if len(name) <= LABEL else f"…{name[1 - LABEL :]}", loc="left", fontsize=8)
+            panel.set(ylim=(0, 1.08 * size), yticks=[0, size], xticks=[epochs[0], epochs[-1]])
+            panel.tick_params(labelsize=7)
+        for panel in panels[len(sizes) :]:
+            panel.set_visible(False)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
         return _svg(figure)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compressor.report.base import Samples
-from compressor.report.schema import Benchmark, Epoch, Group, Latency, Network, Parity, Report, Rule, Speedup
+from compressor.report.schema import Benchmark, Epoch, GateEpoch, Group, Latency, Network, Parity, Report, Rule, Speedup
 
 ENVIRONMENT = {"cpu": "A CPU", "cores": 2, "providers": ["CPUExecutionProvider"]}
 
@@ -32,6 +32,7 @@ def report(**changes: object) -> Report:
         for i in range(9)
     ]
     reason = "its channels are added to a padded shortcut, which would have to be cut as well"
+    moved = [{g.name: (g.size or 0) - (e / 3) * ((g.size or 0) - (g.kept or 0)) for g in groups} for e in range(1, 4)]
     values: dict[str, object] = {
         "environment": ENVIRONMENT,
         "versions": {"compressor": "0.1.0", "torch": "2.15.0"},
@@ -44,6 +45,10 @@ def report(**changes: object) -> Report:
         "benchmarks": [benchmark(), benchmark(batch=8)],
         "accept": rules,
         "seconds": {"dense": 12.3, "finetune": 241.0},
+        "gates": [
+            GateEpoch(epoch=e, expected=widths, thresholded={name: round(width) for name, width in widths.items()})
+            for e, widths in enumerate(moved, start=1)
+        ],
         "history": [Epoch(epoch=e, loss=0.9 / e, accuracy=0.8 + 0.02 * e) for e in range(1, 6)],
     }
     return Report(**(values | changes))  # type: ignore[arg-type]

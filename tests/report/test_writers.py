@@ -78,6 +78,13 @@ def test_a_report_that_cannot_be_rendered_leaves_the_old_files(tmp_path: Path, m
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_the_page_shows_how_every_group_moved() -> None:
+    page = HtmlWriter().render(report(), ())
+    assert "How the gates moved" in page
+    assert all(page.count(group.name) >= 2 for group in report().pruned_groups)
+    assert "How the gates moved" not in HtmlWriter().render(report(gates=[]), ())
+
+
 def test_a_failed_rule_is_a_failed_test_case() -> None:
     suite = ElementTree.fromstring(JunitWriter().render(rejected(), ()))[0]
     assert (suite.get("tests"), suite.get("failures")) == ("2", "2")
@@ -103,9 +110,9 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
     assert not re.findall(r"""(?:src|href)=["'](?!#)|url\((?!#)|@import|<script|<link""", page)
 
 
-def test_the_page_draws_every_benchmark_and_the_training_curve() -> None:
+def test_the_page_draws_every_benchmark_the_gates_and_the_training_curve() -> None:
     page = HtmlWriter().render(report(), samples(report()))
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
 
 
 def test_names_from_strangers_are_escaped_in_the_page() -> None:
