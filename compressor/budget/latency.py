@@ -1,0 +1,125 @@
+"""Milliseconds on a measured device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.budget.axes import Axis
+from compressor.budget.model import Array, CostModel, Widths
+from compressor.budget.segments import Segments
+from compressor.budget.skeleton import Skeleton
+from compressor.budget.staircase import STAIRCASES, Staircase, least_squares
+from compressor.structure.groups import Groups
+from exporters.latency_table import LatencyTable
+
+FOLDS = 4
+"""The staircase is the one that foretells best what is left out, a part of this size at a time."""
+
+
+class Latency(CostModel):
+    """The sum over segments (a layer and what follows it) of a staircase in the widths that it depends on.
+
+    The coefficients of every segment come from the measured networks of a table, by least squares. A group that
+    vanishes takes with it the layers that only read or only make its channels.
+
+    Args:
+        table: What was measured.
+        skeleton: The network as a function of its widths.
+        groups: Its channel groups.
+    """
+
+    name = "latency"
+
+    def __init__(self, table: LatencyTable, skeleton: Skeleton, groups: Groups) -> None:
+        self.table, self._sizes = table, {group.name: group.size for group in groups}
+        self._segments = Segments(skeleton)
+        self._lengths = [_lengths(segment.axes, table.widths) for segment in self._segments.items]
+        self._dense = [_lengths(segment.axes, [{}])[0] for segment in self._segments.items]
+        self._values = self._without_overhead()
+        self._constant = float(np.mean(self._totals - self._values.sum(axis=1)))
+        self.staircase = min(STAIRCASES, key=self._error)
+        self._terms = self._fitted(self.staircase, np.arange(len(table.widths)))
+        self._touched = {name: self._reading(name) for name in self._sizes}
+
+    def total(self, widths: Widths) -> float:
+        """Milliseconds of a call."""
+        times = (term.time(_lengths(term.axes, [widths]), [widths])[0] for term in self._terms)
+        return (self._constant + float(sum(times))) / 1e3
+
+    def changes(self, widths: Widths, group: str, candidates: Sequence[int] | NDArray[np.int64]) -> Array:
+        now, others = {**widths}, [{**widths, group: int(width)} for width in candidates]
+        change = np.zeros(len(others))
+        for number in self._touched[group]:
+            term = self._terms[number]
+            times = term.time(_lengths(term.axes, [now, *others]), [now, *others])
+            change += times[1:] - times[0]
+        return change / 1e3
+
+    @cached_property
+    def error(self) -> float:
+        """Nine of ten networks that were left out of the fit were foretold better than by this share."""
+        return self._error(self.staircase)
+
+    @cached_property
+    def _totals(self) -> Array:
+        return np.array([measured.total for measured in self.table.measured])
+
+    def _without_overhead(self) -> Array:
+        """Microseconds of every segment in every network, less what the profiler adds to each operator."""
+        found = [self._segments.times(measured) for measured in self.table.measured]
+        times, counts = np.array([t for t, _ in found]), np.array([c for _, c in found])
+        surplus, number = times.sum(axis=1) - self._totals, counts.sum(axis=1)
+        per_operator, _ = np.linalg.lstsq(np.stack([number, np.ones(len(number))], axis=1), surplus)[0]
+        return np.asarray(times - max(0.0, per_operator) * counts)
+
+    def _fitted(self, staircase: Staircase, rows: NDArray[np.int64]) -> list[_Term]:
+        terms = []
+        for segment, lengths, dense, values in zip(
+            self._segments.items, self._lengths, self._dense, self._values.T, strict=True
+        ):
+            features = staircase.features(lengths[rows], dense)
+            coefficients = least_squares(features, values[rows])
+            alone = tuple(axis.owned[0][0] for axis in segment.weight if not axis.free and len(axis.owned) == 1)
+            terms.append(_Term(staircase, segment.axes, dense, coefficients, alone))
+        return terms
+
+    def _error(self, staircase: Staircase) -> float:
+        rows, wrong = np.arange(len(self._totals)), list[float]()
+        for fold in range(FOLDS):
+            out = rows[fold::FOLDS]
+            terms = self._fitted(staircase, np.setdiff1d(rows, out))
+            times = sum(term.time(own[out], None) for term, own in zip(terms, self._lengths, strict=True))
+            wrong += np.abs((times + self._constant) / self._totals[out] - 1).tolist()
+        return float(np.percentile(wrong, 90))
+
+    def _reading(self, group: str) -> list[int]:
+        return [n for n, term in enumerate(self._terms) if any(group == name for a in term.axes for name, _ in a.owned)]
+
+
+@dataclass(frozen=True)
+class _Term:
+    """The latency of one segment."""
+
+    staircase: Staircase
+    axes: tuple[Axis, ...]
+    dense: Array
+    coefficients: Array
+    alone: tuple[str, ...]
+
+    def time(self, lengths: Array, widths: Sequence[Widths] | None) -> Array:
+        """Microseconds at lengths of the shape (choices, axes); a layer whose only group has vanished takes none."""
+        times = np.maximum(0.0, self.staircase.features(lengths, self.dense) @ self.coefficients)
+        if widths is None or not self.alone:
+            return np.asarray(times)
+        gone = [any(choice.get(name) == 0 for name in self.alone) for choice in widths]
+        return np.where(gone, 0.0, times)
+
+
+def _lengths(axes: Sequence[Axis], widths: Sequence[Mapping[str, int]]) -> Array:
+    """Shape (choices, axes)."""
+    return np.array([[axis.length(choice) for axis in axes] for choice in widths]).reshape(len(widths), len(axes))
