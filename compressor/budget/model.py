@@ -57,7 +57,7 @@ class CostModel(ABC):
         Returns:
             A scalar on the device of the widths.
         """
-        narrow = {name: math.floor(float(width)) for name, width in widths.items()}
+        narrow = {name: math.floor(width.detach()) for name, width in widths.items()}
         above = {name: width - narrow[name] for name, width in widths.items() if width > narrow[name]}
         whole = next(iter(widths.values())).new_tensor(self.total(narrow))
         rises = [share * self.change(narrow, name, narrow[name] + 1) for name, share in above.items()]

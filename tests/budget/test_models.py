@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.budget.cost import measure_cost
 from compressor.budget.macs import Macs
-from compressor.budget.model import CostModel
+from compressor.budget.model import CostModel, Widths
 from compressor.budget.params import Params
 from compressor.budget.size import Size
 from compressor.plugins import discover
@@ -113,3 +113,48 @@ def test_a_folded_batch_norm_leaves_one_bias() -> None:
     for bias in (True, False):
         model = nn.Sequential(nn.Conv2d(2, 3, 1, bias=bias), nn.BatchNorm2d(3))
         assert Size(model, Groups((), norms={"0": "1"})).dense == 4 * (2 * 3 + 3)
+
+
+def scalars(widths: dict[str, float]) -> dict[str, Tensor]:
+    return {name: torch.tensor(float(width), dtype=torch.float64) for name, width in widths.items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_without_chance_the_expected_cost_is_the_cost(name: str, network: tuple[nn.Module, Groups]) -> None:
+    model, groups = network
+    cost, widths = MODELS[name](model, groups), random_widths(groups)
+    still = scalars(dict.fromkeys(widths, 0))
+    assert float(cost.expected(scalars(widths), still)) == pytest.approx(cost.total(widths))
+    assert float(cost.expected(scalars({g.name: g.size for g in groups}), still)) == pytest.approx(cost.dense)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_expected_cost_rises_with_every_width(name: str, network: tuple[nn.Module, Groups]) -> None:
+    model, groups = network
+    widths = {name: (width - 0.5).requires_grad_() for name, width in scalars(random_widths(groups)).items()}
+    MODELS[name](model, groups).expected(widths, scalars(dict.fromkeys(widths, 0))).backward()
+    assert all(width.grad is not None and width.grad > 0 for width in widths.values())
+
+
+def test_a_group_on_both_axes_adds_its_variance() -> None:
+    layer = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False))
+    both = (single("0.weight", 0, "producer", 4), single("0.weight", 1, "consumer", 4))
+    cost = Params(layer, Groups((ChannelGroup("0", 4, both),)))
+    p = torch.tensor([0.9, 0.5, 0.2, 1.0], dtype=torch.float64)
+    expected = cost.expected({"0": p.sum()}, {"0": (p * (1 - p)).sum()})
+    exact = p[:, None] * p + torch.diag(p - p * p)  # E[z_i z_j]: p_i p_j, and p_i on the diagonal
+    assert float(expected) == pytest.approx(float(exact.sum()))
+
+
+def test_other_models_are_straight_between_whole_widths() -> None:
+    class Stairs(CostModel):
+        name = "stairs"
+
+        def total(self, widths: Widths) -> float:
+            return 10.0 * -(-widths.get("a", 16) // 8) + widths.get("b", 4)
+
+    width = torch.tensor(8.25, requires_grad=True)
+    cost = Stairs().expected({"a": width, "b": torch.tensor(3.5)}, {})
+    assert float(cost.detach()) == pytest.approx(10 + 0.25 * 10 + 3.5)
+    (slope,) = torch.autograd.grad(cost, width)
+    assert float(slope) == 10
