@@ -143,8 +143,13 @@ class Benchmark:
         try:
             content = json.loads(Path(path).read_text())
             content["samples"] = {name: np.asarray(rows, float) for name, rows in content["samples"].items()}
+            samples = content["samples"].values()
+            if not samples or not all(
+                r.ndim == 2 and r.size and (r > 0).all() and np.isfinite(r).all() for r in samples
+            ):
+                raise ValueError("expected rows of milliseconds for every file")
             return cls(**content)
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise ExportError(
                 f"not the samples of a benchmark ({error})", where=str(path), cure="measure again and save the samples"
             ) from error

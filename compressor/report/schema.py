@@ -29,11 +29,11 @@ class Network(Part):
         onnx_bytes: Size of its ONNX file, where there is one.
     """
 
-    params: int = Field(ge=1)
-    macs: int = Field(ge=1)
+    params: int = Field(ge=1, lt=2**63)
+    macs: int = Field(ge=1, lt=2**63)
     accuracy: float | None = None
     agreement: float | None = None
-    onnx_bytes: int | None = Field(None, ge=1)
+    onnx_bytes: int | None = Field(None, ge=1, lt=2**63)
 
 
 class Group(Part):
@@ -175,6 +175,12 @@ class Report(Part):
         return bool(self.accept) and all(rule.passed for rule in self.accept)
 
     @property
+    def builder(self) -> str:
+        """What built the network, as its recipe says."""
+        model = self.recipe.get("model")
+        return str(model.get("builder", "")) if isinstance(model, dict) else ""
+
+    @property
     def speedup(self) -> float:
         """Median speed-up at the first batch size."""
         return self.benchmarks[0].speedup.median
@@ -182,7 +188,7 @@ class Report(Part):
     @property
     def pruned_groups(self) -> list[Group]:
         """The groups that could be cut."""
-        return [group for group in self.groups if group.size is not None]
+        return [group for group in self.groups if group.size is not None and group.kept is not None]
 
     @property
     def untouched_groups(self) -> list[Group]:
