@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -42,8 +44,10 @@ def find_groups(
         seconds: Processor time for finding the couplings; layers for which it is not enough are skipped.
 
     Raises:
-        InputError: A pattern matches no layer, or the network does not run twice in the same way.
+        InputError: A pattern matches no layer, the network does not run twice in the same way, or it is
+            not plain any more: compiled, exported, prepared for quantisation.
     """
+    _check_plain(model)
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     kept = _match(model, keep)
     with evaluating(model), remembering(model):
@@ -70,6 +74,22 @@ def find_groups(
         couplings.norms,
         frozenset(name for name, count in calls.items() if count > 1),
     )
+
+
+def _check_plain(model: nn.Module) -> None:
+    """Refuse networks that are no longer the Python code and the weights that they were made of."""
+    for name, module in model.named_modules():
+        problem = next((problem for kind, problem in _NOT_PLAIN.items() if kind(module)), None)
+        if problem is not None:
+            raise InputError(problem, where=name or "the model", cure="give the plain nn.Module, before that was done")
+
+
+_NOT_PLAIN: dict[Callable[[nn.Module], bool], str] = {
+    lambda m: isinstance(m, torch.jit.ScriptModule): "it is a TorchScript module",
+    lambda m: "_orig_mod" in m._modules: "it was compiled by torch.compile",
+    lambda m: "eval" in vars(m): "it is an exported program, which has no evaluation mode",
+    lambda m: isinstance(m, (FakeQuantizeBase, ObserverBase)): "it was prepared for quantisation",
+}
 
 
 def _uses(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[str, int]]:

@@ -138,6 +138,8 @@ class Survey:
         blocks = self._blocks(ports, units)
         if isinstance(blocks, str):
             return blocks
+        if len(blocks) == len(units):
+            return "it has a single unit in each group of a grouped convolution, which cannot be divided"
         layer = lead.tensor.rpartition(".")[0]
         name = next(n for n in _names(layer, units[0][lead][0]) if n not in names)
         return ChannelGroup(name, len(units), slices, blocks)

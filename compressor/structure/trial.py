@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from compressor.errors import InputError
 from compressor.structure.auxiliary import containers_training
 from compressor.structure.groups import ChannelGroup
 from compressor.structure.mask import masked
@@ -40,6 +41,9 @@ def failing_groups(
         groups: The groups to try.
         inputs: What `model(*inputs)` takes.
         auxiliary: The network has layers that run in training only; they must run too.
+
+    Raises:
+        InputError: The outputs differ from run to run, so nothing can be proved.
     """
     return _try(model, groups, inputs, _TRIALS, auxiliary)
 
@@ -134,8 +138,18 @@ class _Trial:
         groups = [g for family in families for g in family]
         self._numbers = {g.name: number for number, g in enumerate(groups)}
         bad: dict[str, str] = {}
-        self._accept([], families, bad)
+        if groups and not self._accept([], families, bad):
+            self._check_repeatable()
         return bad
+
+    def _check_repeatable(self) -> None:
+        """Where no group passes, that may be because the network computes something else in every run."""
+        first, second = self.model(*self.inputs), self.model(*self.inputs)
+        if difference(first, second) > self.tolerance:
+            raise InputError(
+                "the network computes something else from run to run",
+                cure="make forward() deterministic in evaluation mode",
+            )
 
     def _accept(
         self, good: list[ChannelGroup], families: list[list[ChannelGroup]], bad: dict[str, str]

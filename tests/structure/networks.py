@@ -1153,6 +1153,21 @@ class ProjectedParameter(nn.Module):
         return self.head(F.relu(self.left(x) + self.right(self.places)))
 
 
+@case(image(2, 8, 6), sizes={"o": 8, "mlp": 6}, left={"q": "single unit in each group"})
+class GroupedHeads(nn.Module):
+    """Heads that grouped convolutions make: one for each of their groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.o = (nn.Conv1d(8, 8, 1, groups=4) for _ in range(3))
+        self.mlp, self.head = nn.Conv1d(8, 6, 1), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = (layer(x).unflatten(1, (4, 2)) for layer in (self.q, self.k))
+        mixed = (q.transpose(-1, -2) @ k).softmax(-1) @ k.transpose(-1, -2)
+        return self.head(F.relu(self.mlp(self.o(mixed.transpose(-1, -2).flatten(1, 2)))).mean(-1))
+
+
 class SharedScores(nn.Module):
     def __init__(self) -> None:
         super().__init__()

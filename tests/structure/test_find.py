@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import get_default_qat_qconfig, prepare_qat
 from torch.nn import functional as F
 
 from compressor.errors import InputError
@@ -266,6 +268,41 @@ def test_a_network_that_takes_another_way_each_time_is_refused() -> None:
     turns = itertools.cycle([F.relu, lambda t: F.group_norm(t.abs() + 1, 2)])
     with pytest.raises(InputError, match="another way"):
         find_groups(Between(lambda t: next(turns)(t)), IMAGE())
+
+
+def test_a_network_that_draws_numbers_in_its_forward_pass_is_refused() -> None:
+    class Noisy(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x + torch.rand(()))
+
+    with pytest.raises(InputError, match="something else from run to run"):
+        find_groups(Noisy(nn.Linear(4, 6), nn.Linear(6, 2)), torch.randn(2, 4))
+
+
+def quantisable(model: nn.Module) -> nn.Module:
+    setattr(model, "qconfig", get_default_qat_qconfig())  # noqa: B010 - modules have no such attribute
+    prepared = prepare_qat(model.train())
+    assert isinstance(prepared, nn.Module)
+    return prepared
+
+
+WRAPS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "scripted": torch.jit.script,
+    "traced": lambda model: torch.jit.trace(model, torch.randn(2, 4)),
+    "compiled": torch.compile,  # type: ignore[dict-item]
+    "exported": lambda model: torch.export.export(model, (torch.randn(2, 4),)).module(),
+    "quantisable": quantisable,
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_network_that_is_not_plain_any_more_is_refused(wrap: str) -> None:
+    wrapped = WRAPS[wrap](nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)))
+    with pytest.raises(InputError, match="give the plain nn.Module"):
+        find_groups(wrapped, torch.randn(2, 4))
+    with pytest.raises(InputError, match="give the plain nn.Module"):
+        find_groups(nn.Sequential(wrapped, nn.Linear(2, 2)), torch.randn(2, 4))
 
 
 def test_a_gradient_context_is_not_changed() -> None:
