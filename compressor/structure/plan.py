@@ -16,7 +16,9 @@ from compressor.errors import InputError
 from compressor.structure.groups import ChannelGroup, Role, Slice
 
 SCHEMA = 1
-Count = Annotated[int, Field(ge=0)]
+MOST = 1 << 22
+"""No tensor has more coordinates on an axis; a file that says otherwise is refused before it fills the memory."""
+Count = Annotated[int, Field(ge=0, le=MOST)]
 
 
 class _Evenly(BaseModel):
@@ -24,8 +26,8 @@ class _Evenly(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     start: Count
-    step: int = Field(ge=1)
-    width: int = Field(ge=1)
+    step: int = Field(ge=1, le=MOST)
+    width: int = Field(ge=1, le=MOST)
 
 
 class _Slice(BaseModel):
@@ -40,7 +42,7 @@ class _Slice(BaseModel):
 class _Group(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
-    size: int = Field(ge=1)
+    size: int = Field(ge=1, le=MOST)
     kept: list[Count]
     vanishes: bool = False
     slices: list[_Slice]
@@ -197,6 +199,8 @@ def _load_group(group: _Group, where: str) -> ChannelGroup:
     slices = []
     for s in group.slices:
         c = s.coordinates
+        if isinstance(c, _Evenly) and group.size * c.width > MOST:
+            raise InputError(f"{s.tensor} has more than {MOST} coordinates", where=where)
         units = _evenly(c.start, c.step, c.width, group.size) if isinstance(c, _Evenly) else tuple(tuple(u) for u in c)
         if len(units) != group.size:
             raise InputError(f"{s.tensor} has {len(units)} units, its group {group.size}", where=where)
