@@ -117,11 +117,13 @@ class DataSection(Section):
 
 
 class Target(Section):
-    """Exactly one budget: fractions that are kept."""
+    """Exactly one budget: fractions that are kept, or what is measured in the end."""
 
     macs: float | None = Field(None, gt=0, le=1)
     params: float | None = Field(None, gt=0, le=1)
     size: float | None = Field(None, gt=0, le=1)
+    speedup: float | None = Field(None, gt=1)
+    latency_ms: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -160,6 +162,7 @@ class FinetuneSection(Section):
     weight_decay: float = Field(5e-4, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1)
     schedule: str = "cosine"
+    original_epochs: int = Field(100, ge=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     distill: bool = True
     temperature: float = Field(4.0, gt=0)
@@ -185,6 +188,7 @@ class BenchmarkSection(Section):
     threads: int = Field(1, ge=1)
     batch_sizes: PositiveInts = (1,)
     seconds: float = Field(5.0, gt=0)
+    table: RecipePath | None = None
 
 
 class BaselineSection(Section):

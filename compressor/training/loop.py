@@ -20,7 +20,7 @@ from compressor.training.history import History, Progress
 from compressor.training.objective import Objective
 from compressor.training.optimizer import sgd
 from compressor.training.order import Order
-from compressor.training.schedules.base import Schedule
+from compressor.training.schedules.base import Cut, Schedule
 from compressor.training.trainer import Batch, Trainer
 
 
@@ -96,7 +96,8 @@ def fit(
         checkpoint: As in `finetune`.
         progress: As in `finetune`.
     """
-    schedule = plugins.find("compressor.training.schedules", Schedule, settings.schedule, where="finetune.schedule")()
+    kind = plugins.find("compressor.training.schedules", Schedule, settings.schedule, where="finetune.schedule")
+    schedule = kind(Cut.between(teacher, model, settings.epochs, settings.original_epochs))
     accelerator = make_accelerator(settings, getattr(loader, "batch_size", None))
     teacher = teacher if settings.distill else None
     place = accelerator.device, torch.channels_last if settings.channels_last else torch.preserve_format
