@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compressor.factor import factor
 from compressor.lockstep import in_step
 from compressor.structure.groups import Groups, Slice
-from compressor.structure.linear import read_matrix, read_rows, unit_columns, write_matrix
+from compressor.structure.linear import read_matrix, read_outputs, read_rows, unit_columns, write_matrix
 from compressor.structure.mask import zero_columns
 from compressor.structure.plan import Plan
 from compressor.structure.watch import WeightCall
@@ -147,7 +147,7 @@ class _Solver:
         for number, (dense, other) in enumerate(calls):
             generator = torch.Generator().manual_seed(self.seed + number)
             state = generator.get_state()
-            ys.append(read_rows(dense, limit, generator)[1])
+            ys.append(read_outputs(dense, limit, generator))
             x, now = read_rows(other, limit, generator.set_state(state))
             xs.append(x)
             nows.append(now)

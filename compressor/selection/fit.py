@@ -15,6 +15,8 @@ from torch import Tensor
 RIDGE = 1e-4
 STEPS = 64
 """Rounds in which a large group is ordered."""
+LARGE = 1_000
+"""A consumer with more columns is factorised in single precision: the ridge stays far above its rounding."""
 
 
 @dataclass
@@ -43,7 +45,8 @@ class BlockGreedy:
 
     def __init__(self, covariance: Covariance) -> None:
         self.area, self.units = covariance.area, covariance.units
-        self.matrix, self.cross = covariance.matrix, covariance.cross.clone()
+        precision = torch.float32 if len(covariance.matrix) > LARGE else covariance.matrix.dtype
+        self.matrix, self.cross = covariance.matrix.to(precision), covariance.cross.to(precision, copy=True)
         count, area = len(self.units), self.area
         ridge = covariance.ridge
         if ridge is None:

@@ -30,6 +30,7 @@ class Moments:
         rows: Number of rows summed up.
         call: What the consumer is, without what ran through it.
         wide: True where the rows are kept instead of `gram`.
+        kept_rows: Those rows, or rows that wait to be added to `gram` in a larger block.
     """
 
     weight: Tensor
@@ -49,16 +50,21 @@ class Moments:
         """Add rows of shape (groups, rows, inputs)."""
         self.rows += x.shape[1]
         self.total += x.sum(1, dtype=torch.float64)
-        if self.wide:
-            self.kept_rows.append(x)
-        else:
-            self.gram += (x.transpose(1, 2) @ x).double()
+        self.kept_rows.append(x)
+        if not self.wide and sum(part.shape[1] for part in self.kept_rows) >= x.shape[2]:
+            self.settle()
+
+    def settle(self) -> None:
+        """Put the rows that wait into one block; unless they are to be kept, add their products to `gram`."""
+        if self.kept_rows:
+            x = torch.cat(self.kept_rows, 1)
+            self.kept_rows = [x] if self.wide else []
+            if not self.wide:
+                self.gram += x.transpose(1, 2) @ x
 
     def columns(self, group: int, index: Tensor, center: bool) -> Tensor:
         """Columns of the mean of x x^T, or of the covariance."""
         if self.wide:
-            if len(self.kept_rows) > 1:
-                self.kept_rows = [torch.cat(self.kept_rows, 1)]
             x = self.kept_rows[0][group].double()
             result = x.t() @ x[:, index] / self.rows
         else:
@@ -108,6 +114,8 @@ def collect_moments(
             model(*images[number])
             if progress is not None:
                 progress(number + 1, len(images))
+    for moments in found.values():
+        moments.settle()
     if together:
         _sum_over_ranks(found)
     return found
@@ -119,6 +127,7 @@ def _sum_over_ranks(found: dict[str, Moments]) -> None:
         moments.rows = sum(ranks.all_gather(moments.rows))
         if moments.wide:
             moments.kept_rows = [rows for part in ranks.all_gather(moments.kept_rows) for rows in part]
+            moments.settle()
 
 
 def _empty(call: WeightCall) -> Moments:

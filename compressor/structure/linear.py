@@ -26,19 +26,45 @@ def read_rows(call: WeightCall, limit: int, generator: torch.Generator) -> tuple
         inputs of a convolution are its patches, channel by channel.
     """
     assert call.input is not None and call.output is not None
+    places = _places(call, limit, generator)
+    x = _patches(call, places) if call.is_convolution else _rows(call, call.input, places)
+    return x, _outputs(call, places)
+
+
+def read_outputs(call: WeightCall, limit: int, generator: torch.Generator) -> Tensor:
+    """The outputs alone, as `read_rows` gives them."""
+    return _outputs(call, _places(call, limit, generator))
+
+
+def _places(call: WeightCall, limit: int, generator: torch.Generator) -> Tensor | None:
+    """Positions of a convolution's output, or rows of another operation's; None for all of these."""
+    assert call.output is not None
     if call.is_convolution:
-        return _convolution_rows(call, limit, generator)
-    x, y = (t.transpose(-1, -2) if call.input_axis == -2 else t for t in (call.input, call.output))
-    x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-    if len(x) > limit:
-        chosen = torch.randperm(len(x), generator=generator)[:limit].to(x.device)
-        x, y = x[chosen], y[chosen]
-    return x.unsqueeze(0), y.unsqueeze(0)
+        images, places = call.output.shape[0], call.output[0, 0].numel()
+        count = min(places, -(-limit // images))
+        return torch.randperm(places, generator=generator)[:count].sort().values.to(call.output.device)
+    rows = call.positions
+    return torch.randperm(rows, generator=generator)[:limit].to(call.output.device) if rows > limit else None
 
 
-def _convolution_rows(call: WeightCall, limit: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _outputs(call: WeightCall, places: Tensor | None) -> Tensor:
+    assert call.output is not None
+    if not call.is_convolution:
+        return _rows(call, call.output, places)
+    assert places is not None
+    index: Any = (slice(None), slice(None), *torch.unravel_index(places, tuple(call.output.shape[2:])))
+    return _by_group(call.output[index], call.groups)
+
+
+def _rows(call: WeightCall, tensor: Tensor, places: Tensor | None) -> Tensor:
+    tensor = tensor.transpose(-1, -2) if call.input_axis == -2 else tensor
+    rows = tensor.reshape(-1, tensor.shape[-1])
+    return (rows if places is None else rows[places]).unsqueeze(0)
+
+
+def _patches(call: WeightCall, places: Tensor | None) -> Tensor:
     x, kernel = call.input, tuple(call.operand.shape[2:])
-    assert x is not None and call.output is not None
+    assert x is not None and call.output is not None and places is not None
     stride, padding, dilation, transposed, _ = call.settings
     if transposed:
         x = _stuffed(x, stride)
@@ -50,11 +76,8 @@ def _convolution_rows(call: WeightCall, limit: int, generator: torch.Generator) 
     x = F.pad(x, [v for pair in reversed(pads) for v in pair])
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
         x = x.unfold(2 + axis, d * (k - 1) + 1, s)[..., ::d]
-    images, places = x.shape[0], int(torch.tensor(size).prod())
-    count = min(places, -(-limit // images))
-    chosen = torch.randperm(places, generator=generator)[:count].sort().values
-    index: Any = (slice(None), slice(None), *torch.unravel_index(chosen.to(x.device), size))
-    return _by_group(x[index], call.groups), _by_group(call.output[index], call.groups)
+    index: Any = (slice(None), slice(None), *torch.unravel_index(places, size))
+    return _by_group(x[index], call.groups)
 
 
 def _stuffed(x: Tensor, stride: Sequence[int]) -> Tensor:
