@@ -163,6 +163,7 @@ class FinetuneSection(Section):
     warmup: float = Field(0.05, ge=0, lt=1)
     schedule: str = "cosine"
     original_epochs: int = Field(100, ge=1)
+    average: float = Field(0.0, ge=0, lt=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     distill: bool = True
     temperature: float = Field(4.0, gt=0)

@@ -19,6 +19,7 @@ from compressor import ranks
 from compressor.errors import InputError
 from compressor.interruption import Interruption
 from compressor.recipe import FinetuneSection
+from compressor.training.average import Average
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.history import Epoch, History, Progress
 from compressor.training.meter import Meter
@@ -60,6 +61,7 @@ class Trainer:
         """
         self.history: History = []
         self.meter, self.begin, self.seconds = Meter(self.accelerator.device), 0, 0.0
+        self.average = Average(self._network)
         self._restore()
         self.done_here, self.started = 0, time.perf_counter()
         self.reported = self.started
@@ -73,6 +75,7 @@ class Trainer:
                 if self.interruption.asked:  # the signal reached a helper process of ours first
                     raise KeyboardInterrupt from error
                 raise
+        self.average.apply()
         return self.history
 
     @property
@@ -89,8 +92,11 @@ class Trainer:
         started = time.perf_counter() - self.seconds
         for number, batch in self.order.batches(epoch, self.begin):
             step = epoch * self._steps + number // self.settings.accumulate
-            lr = learning_rate(step, self._steps * self.settings.epochs, self.settings, self.schedule)
+            steps = self._steps * self.settings.epochs
+            lr = learning_rate(step, steps, self.settings, self.schedule)
             stepped = self._learn(self._place(batch), number, lr)
+            if stepped and step >= steps - round(self.settings.average * steps):
+                self.average.add()
             self.done_here += 1
             last = number + 1 == self.batches
             if last or time.perf_counter() - self.reported > SECONDS_BETWEEN_REPORTS:
@@ -148,6 +154,7 @@ class Trainer:
             "model": self._network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+            "average": self.average.state_dict(),
             "meter": self.meter.state_dict(),
             "batch": batch,
             "seconds": self.seconds,
@@ -162,6 +169,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.average.load_state_dict(state["average"])
         self.meter.load_state_dict(state["meter"])
         self.begin, self.seconds = state["batch"], state["seconds"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]

@@ -47,10 +47,12 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
 
 
 @pytest.mark.usefixtures("every_step")
+@pytest.mark.parametrize("change", [{}, {"average": 0.5, "clip": 1.0, "schedule": "allr"}], ids=["plain", "aids"])
 def test_a_run_killed_at_every_step_ends_with_the_same_weights(
-    make_loader: Make, settings: FinetuneSection, tmp_path: Path
+    make_loader: Make, settings: FinetuneSection, tmp_path: Path, change: dict
 ) -> None:
     undisturbed, teacher, file = Tiny(), Tiny(seed=7), tmp_path / "state"
+    settings = settings.model_copy(update=change)
     expected = finetune(undisturbed, teacher, make_loader(), settings, seed=5)
     for step in range(1, 10):
         with pytest.raises(ZeroDivisionError):
