@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressor import plugins
-from compressor.budget.model import CostModel
+from compressor.budget.product import ProductCost
 from compressor.report.schema import Group, Inspection, Reach
 from compressor.structure import ChannelGroup
 from compressor.subject import Subject, make_cost_model, narrowest
@@ -16,7 +16,7 @@ def inspect_subject(subject: Subject, multiple_of: int = 1) -> Inspection:
         subject: The network.
         multiple_of: Kept widths must be multiples of this.
     """
-    costs = {kind: make_cost_model(kind, subject) for kind in plugins.discover("compressor.budget", CostModel)}
+    costs = {kind: make_cost_model(kind, subject) for kind in plugins.discover("compressor.budget", ProductCost)}
     floor = {group.name: narrowest(group, multiple_of) for group in subject.groups}
 
     def reach(kind: str, group: ChannelGroup) -> float:

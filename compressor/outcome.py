@@ -16,7 +16,7 @@ from compressor.acceptance import judge
 from compressor.inspection import layers, untouched
 from compressor.recipe import Recipe, dump_recipe
 from compressor.report import Report, Samples, write_report
-from compressor.report.schema import Benchmark, Group, Network
+from compressor.report.schema import Benchmark, Group, Network, Speed
 from compressor.selection.base import Ranking
 from compressor.stages import write_atomically
 from compressor.structure import Plan
@@ -27,6 +27,7 @@ DENSE, COMPACT = "dense.onnx", "compact.onnx"
 WEIGHTS, PLAN = "compact.safetensors", "plan.json"
 QUALITY, HISTORY, PARITY, BENCHMARKS = "quality.json", "history.json", "parity.json", "benchmarks.json"
 FAULTS, REFITS, GATES, RANKINGS = "faults.json", "refits.json", "gates.json", "rankings.json"
+SPEED = "speed.json"
 PACKAGES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -54,7 +55,7 @@ def make_report(
     )
     measured = read_json(done.measured / BENCHMARKS)
     benchmarks = [Benchmark.model_validate(entry) for entry in measured]
-    history, gates = done.compact / HISTORY, done.selected / GATES
+    history, gates, speed = done.compact / HISTORY, done.selected / GATES, done.planned / SPEED
     report = Report(
         environment=measured[0]["environment"],
         versions=_versions(),
@@ -68,8 +69,11 @@ def make_report(
         seconds=dict(seconds),
         history=read_json(history) if history.exists() else [],
         gates=read_json(gates) if gates.exists() else [],
+        speed=read_json(speed) if speed.exists() else None,
         warnings=_warnings(recipe, benchmarks) + _not_refitted(done.pruned),
     )
+    if report.speed:
+        report.warnings.extend(_short(report.speed))
     return report.model_copy(update={"accept": judge(recipe.accept, recipe.compress.target, report, baseline)})
 
 
@@ -140,6 +144,17 @@ def _not_refitted(pruned: Path) -> list[str]:
     entries = read_json(refits) if refits.exists() else []
     worse = [entry["layer"] for entry in entries if entry["before"] > 0 and not entry["applied"]]
     return [f"the refit of {', '.join(worse)} did not lower the held-out error and was not applied"] if worse else []
+
+
+def _short(speed: Speed) -> list[str]:
+    """What is reachable and what stands in the way, where the target was missed."""
+    if speed.reached:
+        return []
+    best = speed.attempts[-1].speedup
+    slowest = sorted(speed.layers, key=lambda name: -speed.layers[name])[:5]
+    shares = ", ".join(f"{name} {speed.layers[name] / sum(speed.layers.values()):.0%}" for name in slowest)
+    left = f"; most of what is left is in {shares}" if shares else ""
+    return [f"a speed-up of {speed.target:.2f} is out of reach: {best.median:.2f} is the most that was measured{left}"]
 
 
 def _versions() -> dict[str, str]:

@@ -34,6 +34,7 @@ from compressor.outcome import (
     PLAN,
     QUALITY,
     REFITS,
+    SPEED,
     Finished,
     make_report,
     publish,
@@ -46,12 +47,15 @@ from compressor.outcome import (
 from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import Refit, refit
 from compressor.report import Report
-from compressor.selection.base import Calibration, Method
+from compressor.selection.base import Calibration, Method, Ranking
+from compressor.speed import Chase, profile, read_cost, settings_of, summary
 from compressor.stages import UNFINISHED, Stages, sha256
 from compressor.structure import Plan, load_compact, save_compact, shrink, verify
+from compressor.structure.groups import Groups
 from compressor.structure.proof import TOLERANCE
 from compressor.structure.trial import faulty_groups
 from compressor.subject import (
+    MEASURED,
     Subject,
     check_data,
     check_recipe,
@@ -66,6 +70,7 @@ from compressor.training.loop import finetune
 from exporters.benchmark import benchmark
 from exporters.errors import ExportError, ProviderUnavailableError
 from exporters.onnx import export_onnx
+from exporters.operators import device
 from exporters.parity import check_parity
 from exporters.runtime import create_session
 
@@ -234,10 +239,10 @@ class Run:
         section, (kind, share) = self.recipe.compress, target_of(self.recipe.compress)
 
         def work(directory: Path) -> None:
-            rankings, budget = read_rankings(selected), self._budget(dense)
+            rankings = read_rankings(selected)
             groups, faults = self.subject.groups, dict[str, str]()
             while True:
-                widths = budget.widths(groups, rankings)
+                widths = self._widths(dense, groups, rankings, directory)
                 plan = Plan.of(groups, {name: rankings[name].order[:width] for name, width in widths.items()})
                 found = self._faults(plan)
                 if not found:
@@ -248,7 +253,37 @@ class Run:
             write_json(directory / FAULTS, faults)
 
         depends_on = {"selected": selected.name, "target": [kind, share], "multiple_of": section.multiple_of}
+        if kind in MEASURED:
+            depends_on |= {"dense": dense.name, "profile": self.profiled.name}
         return self._stage("plan", depends_on | ({"dense": dense.name} if kind == "size" else {}), work)
+
+    @cached_property
+    def profiled(self) -> Path:
+        """Measure what operators cost at all widths."""
+        section = self.recipe.benchmark
+
+        def work(directory: Path) -> None:
+            profile(self.subject, section, self._plain_export, directory, self.journal)
+
+        depends_on = self._export_settings() | {"settings": settings_of(section), "device": device()}
+        given = section.table and sha256(section.table)
+        return self._stage("profile", depends_on | {"table": given, "keep": list(self.recipe.compress.keep)}, work)
+
+    def _widths(self, dense: Path, groups: Groups, rankings: Mapping[str, Ranking], directory: Path) -> dict[str, int]:
+        """Choose widths that meet the target; where that is measured, write down how."""
+        kind, value = target_of(self.recipe.compress)
+        if kind not in MEASURED:
+            return self._budget(dense).widths(groups, rankings)
+        chase = self._chase(dense)
+        target = chase.speedup(kind, value)
+        attempts = chase.attempts(target, groups, rankings)
+        write_json(directory / SPEED, summary(chase.cost, target, attempts, chase.is_here))
+        return attempts[-1].widths
+
+    def _chase(self, dense: Path) -> Chase:
+        cost, section = read_cost(self.profiled, self.subject), self.recipe.compress
+        settings = self.recipe.benchmark
+        return Chase(self.subject, cost, dense / DENSE, settings, section.multiple_of, self._plain_export, self.journal)
 
     def shrink(self, planned: Path, selected: Path) -> Path:
         """Cut the network, with its consumers solved again where the recipe says so."""
@@ -351,6 +386,9 @@ class Run:
     def _budget(self, dense: Path) -> Budget:
         """What the plan has to meet."""
         section, (kind, share) = self.recipe.compress, target_of(self.recipe.compress)
+        if kind in MEASURED:
+            chase = self._chase(dense)
+            return chase.budget(chase.speedup(kind, share))
         cost = make_cost_model(kind, self.subject)
         wanted = share if kind != "size" else _weights_share(share, dense / DENSE, cost.dense)
         return Budget(cost, wanted, section.multiple_of)
@@ -419,6 +457,9 @@ class Run:
     def _batch(self) -> int:
         """Batch size of the exported inputs: that of the benchmark where the file is fixed to one."""
         return 2 if self.recipe.export.dynamic_batch else self.recipe.benchmark.batch_sizes[0]
+
+    def _plain_export(self, model: nn.Module, path: Path) -> None:
+        self._export(model, path, {})
 
     def _export(self, model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
         settings, cost = self.recipe.export, self.subject.cost

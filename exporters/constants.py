@@ -7,6 +7,7 @@ another.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript.optimizer import fold_constants
 
 Array = NDArray[Any]
 
@@ -23,6 +25,27 @@ ELEMENTWISE = {
     *("Pow", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh", "Identity"),
 }
 BINARY = {"Add", "Div", "Mul", "Sub"}
+GROWING = {"ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile"}
+
+
+def fold_computed_weights(model: ir.Model) -> None:
+    """Compute what depends on weights alone, whatever its size (standardised weights), in place.
+
+    The exporter's own folding stops at tensors of a few thousand elements, and the runtime computes what is left with
+    kernels that are meant for activations: slower than a weight, and for batch norms over weights not the same.
+    """
+    fold_constants(
+        model,
+        input_size_limit=sys.maxsize,
+        output_size_limit=sys.maxsize,
+        should_fold=_is_computed_weight,
+    )
+
+
+def _is_computed_weight(node: ir.Node) -> bool:
+    if node.op_type in GROWING or node.op_type.startswith("Random") or not node.inputs:
+        return False
+    return all(value is None or value.const_value is not None for value in node.inputs)
 
 
 def fold_constant_branches(model: ir.Model) -> None:
@@ -109,7 +132,8 @@ def _narrow(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
 
 def _as_batch_norm(graph: ir.Graph, node: ir.Node, value: ir.Value, array: Array) -> None:
     """Add a value per channel by a batch norm: ONNX Runtime knows it in the blocked layout of convolutions, and a sum
-    with a constant not."""
+    with a constant not.
+    """
     result, one, zero = node.outputs[0], np.ones_like(array), np.zeros_like(array)
     tensors = {"scale": one, "bias": array, "mean": zero, "var": one}
     inputs = [value, *(_initializer(graph, f"{result.name}_{name}", tensor) for name, tensor in tensors.items())]

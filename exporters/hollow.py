@@ -23,7 +23,7 @@ def hollow(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | None = 
         shapes: Other shapes for some weights, by name.
     """
     other = shapes or {}
-    fills, constants = [], []
+    fills, constants = list[onnx.NodeProto](), list[onnx.TensorProto]()
     for tensor in model.graph.initializer:
         shape = list(other.get(tensor.name, tensor.dims))
         if tensor.data_type != onnx.TensorProto.FLOAT or prod(tensor.dims) <= SMALL and tensor.name not in other:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
@@ -22,7 +23,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from onnxscript.rewriter import rewrite
 from torch import nn
 
-from exporters.constants import fold_constant_branches
+from exporters.constants import fold_computed_weights, fold_constant_branches
 from exporters.errors import CURE, ExportError, InvalidModelError
 from exporters.inputs import ExampleInputs, as_call, evaluating, is_batched, take
 
@@ -139,10 +140,30 @@ def _explained(error: BaseException) -> ExportError:
 def _clean(model: ir.Model, opset: int) -> ir.Model:
     """Fold what the exporter left, drop its source locations, and go down to an opset that it does not write."""
     _unshare(model.graph)
+    fold_computed_weights(model)
     rewrite(model)
+    _keep_padding(model.graph)
     fold_constant_branches(model)
     ClearMetadataAndDocStringPass()(model)
     return model if opset >= NATIVE_OPSET else _converted(model, opset)
+
+
+def _keep_padding(graph: ir.Graph) -> None:
+    """Pad max pools by the smallest number above zero where it is zero.
+
+    ONNX Runtime merges a padding by zero into the pool that follows, whose own padding is minus infinity: another
+    result wherever a window at the border holds negative values only.
+    """
+    pads = [use.node for node in graph if node.op_type == "Pad" for use in node.outputs[0].uses()]
+    for pool in [node for node in pads if node.op_type == "MaxPool"]:
+        pad = pool.inputs[0].producer() if pool.inputs[0] is not None else None
+        fill = pad.inputs[2] if pad is not None and len(pad.inputs) > 2 else None
+        if pad is None or fill is None or fill.const_value is None or fill.const_value.numpy() != 0:
+            continue
+        tiny = np.finfo(fill.const_value.dtype.numpy()).tiny
+        value = ir.Value(name=f"{pad.name}_fill", const_value=ir.tensor(tiny))
+        graph.register_initializer(value)
+        pad.replace_input_with(2, value)
 
 
 def _converted(model: ir.Model, opset: int) -> ir.Model:

@@ -121,7 +121,7 @@ class _Bench:
         session, feed = self._open(network)
         for _ in range(WARM_UP):
             session.run(None, feed)
-        times, begin = [], perf_counter()
+        times, begin = list[float](), perf_counter()
         while len(times) < FEWEST_RUNS or perf_counter() - begin < TURN_SECONDS:
             start = perf_counter()
             session.run(None, feed)

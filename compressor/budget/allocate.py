@@ -20,6 +20,8 @@ ROUNDS = 3
 """Most rounds of kicks over all groups."""
 WORTHWHILE = 1e-3
 """Share of the price that a round of kicks must save for another one to follow."""
+NEGLIGIBLE = 1e-9
+"""Share of the dense cost below which a saving is one of rounding only."""
 
 
 def allocate(
@@ -107,7 +109,7 @@ class _Search:
         self.widths = {group.name: group.size for group in groups}
         self.allowed = {group.name: _allowed(group, rankings[group.name], multiple_of, minimum) for group in groups}
         self.prices = {name: np.array(rankings[name].error)[widths] for name, widths in self.allowed.items()}
-        self.total = cost.total(self.widths)
+        self.total, self.dense = cost.total(self.widths), cost.dense
 
     @property
     def price(self) -> float:
@@ -165,7 +167,7 @@ class _Search:
         if self.total <= self.budget:
             return None
         rise, change = self._changes(name)
-        return self._least(name, rise, -change, change < 0)
+        return self._least(name, rise, -change, change < -NEGLIGIBLE * self.dense)
 
     def _widening(self, name: str) -> Move | None:
         """The wider width of a group that fits into the budget and saves the most price per cost."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -27,10 +29,20 @@ class Axis:
     sizes: tuple[int, ...]
     scale: float = 1.0
 
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Axis:
+        """Make one of what `dataclasses.asdict` gave, after it was JSON."""
+        owned = tuple((str(name), float(own)) for name, own in content["owned"])
+        return cls(content["free"], owned, tuple(content["sizes"]), content["scale"])
+
     def length(self, widths: Widths) -> float:
         """The length at these widths; a group that is not named keeps all its units."""
         kept = (own * widths.get(name, size) for (name, own), size in zip(self.owned, self.sizes, strict=True))
         return self.scale * (self.free + sum(kept))
+
+    def slope(self, group: str) -> float:
+        """By how much the length rises with every unit of a group."""
+        return self.scale * dict(self.owned).get(group, 0.0)
 
     def times(self, factor: float) -> Axis:
         """An axis that is always so many times as long."""

@@ -8,10 +8,13 @@ from random import Random
 from compressor.structure.groups import ChannelGroup, Groups
 
 FINE = 32
-"""Groups up to this size are measured at every width, larger ones at this many widths evenly, and so do the numbers
-between two of these once, around the half, for the steps of the staircase."""
-MIXED = 48
+"""Numbers around the half of the largest groups that are all measured, for the steps of the staircase."""
+ALIKE, FEWEST = 96, 4
+"""Networks in which all groups of a size are cut alike, and at least so many of them per size."""
+MIXED = 64
 """Networks in which every group has a width of its own; in every third of them any width, else one of the even ones."""
+EVEN = 32
+"""Number of the even widths of a group."""
 
 
 def choose_widths(groups: Groups, seed: int = 0) -> list[dict[str, int]]:
@@ -23,20 +26,21 @@ def choose_widths(groups: Groups, seed: int = 0) -> list[dict[str, int]]:
     largest = max((size for size, _ in alike), default=0)
     for (size, _), same in sorted(alike.items()):
         fine = set(range(size // 2 - FINE // 2, size // 2 + FINE // 2 + 1)) if size == largest > FINE else set()
-        widths = sorted(w for w in fine | set(even_widths(same[0])) if 0 < w < size and w % same[0].step == 0)
+        even = even_widths(same[0], max(FEWEST, ALIKE // len(alike)))
+        widths = sorted(w for w in fine | set(even) if 0 < w < size and w % same[0].step == 0)
         choices += [{group.name: width for group in same} for width in widths]
     for number in range(MIXED):
         anything = number % 3 == 2
         choices.append(
             {
-                g.name: rng.choice(range(g.step, g.size + 1, g.step) if anything else [*even_widths(g), g.size])
+                g.name: rng.choice(range(g.step, g.size + 1, g.step) if anything else [*even_widths(g, EVEN), g.size])
                 for g in groups
             }
         )
     return choices
 
 
-def even_widths(group: ChannelGroup) -> list[int]:
-    """At most `FINE` widths of a group below the full one, evenly spread."""
-    every = max(1, group.size // FINE)
+def even_widths(group: ChannelGroup, number: int) -> list[int]:
+    """About so many widths of a group below the full one, evenly spread."""
+    every = max(1, group.size // number)
     return [w for w in range(group.step, group.size, group.step) if w % every == 0]

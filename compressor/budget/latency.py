@@ -51,12 +51,19 @@ class Latency(CostModel):
         times = (term.time(_lengths(term.axes, [widths]), [widths])[0] for term in self._terms)
         return (self._constant + float(sum(times))) / 1e3
 
+    def by_layer(self, widths: Widths) -> dict[str, float]:
+        """Milliseconds of every layer with what follows it, by the node's name in the file."""
+        times = [float(term.time(_lengths(term.axes, [widths]), [widths])[0]) / 1e3 for term in self._terms]
+        return {segment.layer: ms for segment, ms in zip(self._segments.items, times, strict=True) if segment.layer}
+
     def changes(self, widths: Widths, group: str, candidates: Sequence[int] | NDArray[np.int64]) -> Array:
-        now, others = {**widths}, [{**widths, group: int(width)} for width in candidates]
-        change = np.zeros(len(others))
+        chosen = np.array([widths.get(group, self._sizes[group]), *candidates], float)
+        change = np.zeros(len(chosen) - 1)
         for number in self._touched[group]:
             term = self._terms[number]
-            times = term.time(_lengths(term.axes, [now, *others]), [now, *others])
+            slopes = np.array([axis.slope(group) for axis in term.axes])
+            lengths = _lengths(term.axes, [widths]) + np.outer(chosen - chosen[0], slopes)
+            times = term.time(lengths, [{**widths, group: int(width)} for width in chosen] if term.alone else None)
             change += times[1:] - times[0]
         return change / 1e3
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 Widths = Mapping[str, int]
 Array = NDArray[np.float64]
+
+NEIGHBOURHOOD = 8
+"""Units in either direction over which the slope of a cost is taken: devices compute channels in blocks."""
 
 
 class CostModel(ABC):
@@ -45,20 +46,27 @@ class CostModel(ABC):
         """By how much the cost rises when `group` alone takes `new_width`."""
         return float(self.changes(widths, group, (new_width,))[0])
 
-    def expected(self, widths: Mapping[str, Tensor], variances: Mapping[str, Tensor]) -> Tensor:
+    def expected(
+        self, widths: Mapping[str, Tensor], variances: Mapping[str, Tensor], sizes: Mapping[str, int]
+    ) -> Tensor:
         """Expected cost where the width of each named group is random, differentiable with respect to its mean.
 
-        Straight between whole widths, one group at a time. A model overrides this where it knows better.
+        The cost at the nearest whole widths, and from there a straight line for every group, as steep as the cost is
+        between the widths `NEIGHBOURHOOD` narrower and wider: on a plateau of a staircase, the way to its next step
+        counts as well. A model overrides this where it knows better.
 
         Args:
             widths: The mean width of every named group, 0 to its size, scalars.
             variances: The variances of the same widths, scalars.
+            sizes: Units of the same groups.
 
         Returns:
             A scalar on the device of the widths.
         """
-        narrow = {name: math.floor(width.detach()) for name, width in widths.items()}
-        above = {name: width - narrow[name] for name, width in widths.items() if width > narrow[name]}
-        whole = next(iter(widths.values())).new_tensor(self.total(narrow))
-        rises = [share * self.change(narrow, name, narrow[name] + 1) for name, share in above.items()]
-        return whole + torch.stack(rises).sum() if rises else whole
+        whole = {name: round(float(width.detach())) for name, width in widths.items()}
+        cost = next(iter(widths.values())).new_tensor(self.total(whole))
+        for name, width in widths.items():
+            low, high = max(0, whole[name] - NEIGHBOURHOOD), min(sizes[name], whole[name] + NEIGHBOURHOOD)
+            less, more = self.changes(whole, name, (low, high))
+            cost = cost + (width - whole[name]) * float((more - less) / (high - low))
+        return cost

@@ -67,14 +67,16 @@ class ProductCost(CostModel):
         difference = np.asarray(candidates, dtype=float) - vector[column]
         return np.polynomial.polynomial.polyval(difference, coefficients)
 
-    def expected(self, widths: Mapping[str, Tensor], variances: Mapping[str, Tensor]) -> Tensor:
+    def expected(
+        self, widths: Mapping[str, Tensor], variances: Mapping[str, Tensor], sizes: Mapping[str, int]
+    ) -> Tensor:
         """Exact for independent groups, up to two axes of a tensor that share groups: E[w²] = E[w]² + Var[w]."""
         like = next(iter(widths.values()))
-        free, owned, scale, sizes = (
+        free, owned, scale, whole = (
             torch.as_tensor(a, dtype=like.dtype, device=like.device)
             for a in (self._free, self._owned, self._scale / self.dense, self._sizes)
         )
-        mean, spread = sizes.clone(), torch.zeros_like(sizes)
+        mean, spread = whole.clone(), torch.zeros_like(whole)
         index = torch.tensor([self._index[name] for name in widths], device=like.device)
         mean = mean.index_copy(0, index, torch.stack(list(widths.values())))
         spread = spread.index_copy(0, index, torch.stack([variances[name] for name in widths]))

@@ -6,6 +6,8 @@ the constants and attributes, that differs between them must be as long as some 
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from exporters.hollow import SMALL, hollow
 
 EXPORTS = 3
 """How many exports are compared, so that groups of one size can have widths of their own."""
+FILE, AXES = "skeleton.onnx", "axes.json"
 ATTEMPTS = 50
 """How often widths are drawn for a group before it shares those of another one."""
 
@@ -82,7 +85,19 @@ class Skeleton:
             )
         varying = {slot: [numbers[slot] for numbers in found] for slot in found[0]}
         varying = {slot: values for slot, values in varying.items() if len(set(values)) > 1}
-        return cls(files[0], _explain(varying, files[0], choices, find_axes(model, groups)))
+        return cls(_light(files[0]), _explain(varying, files[0], choices, find_axes(model, groups)))
+
+    def save(self, directory: Path) -> None:
+        """Write it into a directory, from which `load` reads it."""
+        onnx.save(self.file, str(directory / FILE))
+        entries = [[dataclasses.asdict(slot), dataclasses.asdict(axis)] for slot, axis in self.axes.items()]
+        (directory / AXES).write_text(json.dumps(entries))
+
+    @classmethod
+    def load(cls, directory: Path) -> Skeleton:
+        """Read what `save` wrote."""
+        entries = json.loads((directory / AXES).read_text())
+        return cls(onnx.load(str(directory / FILE)), {Slot(**slot): Axis.of(axis) for slot, axis in entries})
 
     def at(self, widths: Widths) -> bytes:
         """The file at these widths, without weights."""
@@ -103,6 +118,17 @@ class Skeleton:
                 values[slot.owner].CopyFrom(numpy_helper.from_array(array, slot.owner))
         changed = {slot.owner for slot in self.axes if slot.kind == "shape"}
         return hollow(file, {name: shapes[name] for name in changed})
+
+
+def _light(file: onnx.ModelProto) -> onnx.ModelProto:
+    """The file without the contents of its weights."""
+    for tensor in file.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and sum(tensor.dims) > SMALL:
+            tensor.ClearField("raw_data")
+            tensor.ClearField("float_data")
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+    return file
 
 
 def coded_widths(groups: Groups) -> list[dict[str, int]]:

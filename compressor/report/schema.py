@@ -132,6 +132,44 @@ class GateEpoch(Part):
     thresholded: dict[str, int]
 
 
+class Attempt(Part):
+    """Widths that were measured on the way to a speed-up: budget, price in quality, and what they gave."""
+
+    share: float
+    price: float
+    speedup: Speedup
+
+
+class Speed(Part):
+    """The way to a target on measured time.
+
+    Attributes:
+        target: The speed-up that was wanted.
+        reached: Whether the last attempt holds it for certain.
+        measured: Whether attempts were measured here, or foretold by the table of another device.
+        attempts: All of them; the last one was taken.
+        device: What the latency table belongs to; None where there is none.
+        block: Channels that the device works on together.
+        align: Widths that are no multiple of this are slower.
+        error: The table foretold nine of ten networks that were held out better than by this share.
+        dense_ms: What the table says about the dense network.
+        predicted_ms: And about the compact one.
+        layers: Milliseconds of each layer of the compact network, by its node in the file.
+    """
+
+    target: float
+    reached: bool
+    measured: bool
+    attempts: list[Attempt] = Field(min_length=1)
+    device: dict[str, Any] | None = None
+    block: int | None = None
+    align: int | None = None
+    error: float | None = None
+    dense_ms: float | None = None
+    predicted_ms: float | None = None
+    layers: dict[str, float] = {}
+
+
 class Report(Part):
     """Everything that one run found.
 
@@ -149,6 +187,7 @@ class Report(Part):
         seconds: Time of every stage, in seconds.
         history: The training curve.
         gates: How learned gates moved.
+        speed: The way to a target on measured time.
         warnings: What a reader should know before trusting the numbers.
     """
 
@@ -166,6 +205,7 @@ class Report(Part):
     seconds: dict[str, float] = {}
     history: list[Epoch] = []
     gates: list[GateEpoch] = []
+    speed: Speed | None = None
     warnings: list[str] = []
 
     @computed_field  # type: ignore[prop-decorator]

@@ -13,6 +13,7 @@ from compressor.budget.cost import measure_cost
 from compressor.budget.macs import Macs
 from compressor.budget.model import CostModel, Widths
 from compressor.budget.params import Params
+from compressor.budget.product import ProductCost
 from compressor.budget.size import Size
 from compressor.plugins import discover
 from compressor.structure import Groups, Plan, find_groups, shrink
@@ -21,7 +22,7 @@ from exporters.onnx import export_onnx
 from tests.budget.chains import chain, single
 from tests.networks import INPUT, NETWORKS, build
 
-MODELS = discover("compressor.budget", CostModel)
+MODELS = discover("compressor.budget", ProductCost)
 
 
 def random_widths(groups: Groups, seed: int = 0) -> dict[str, int]:
@@ -123,16 +124,17 @@ def scalars(widths: dict[str, float]) -> dict[str, Tensor]:
 def test_without_chance_the_expected_cost_is_the_cost(name: str, network: tuple[nn.Module, Groups]) -> None:
     model, groups = network
     cost, widths = MODELS[name](model, groups), random_widths(groups)
+    sizes = {group.name: group.size for group in groups}
     still = scalars(dict.fromkeys(widths, 0))
-    assert float(cost.expected(scalars(widths), still)) == pytest.approx(cost.total(widths))
-    assert float(cost.expected(scalars({g.name: g.size for g in groups}), still)) == pytest.approx(cost.dense)
+    assert float(cost.expected(scalars(widths), still, sizes)) == pytest.approx(cost.total(widths))
+    assert float(cost.expected(scalars(sizes), still, sizes)) == pytest.approx(cost.dense)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_expected_cost_rises_with_every_width(name: str, network: tuple[nn.Module, Groups]) -> None:
     model, groups = network
     widths = {name: (width - 0.5).requires_grad_() for name, width in scalars(random_widths(groups)).items()}
-    MODELS[name](model, groups).expected(widths, scalars(dict.fromkeys(widths, 0))).backward()
+    MODELS[name](model, groups).expected(widths, scalars(dict.fromkeys(widths, 0)), {}).backward()
     assert all(width.grad is not None and width.grad > 0 for width in widths.values())
 
 
@@ -141,20 +143,20 @@ def test_a_group_on_both_axes_adds_its_variance() -> None:
     both = (single("0.weight", 0, "producer", 4), single("0.weight", 1, "consumer", 4))
     cost = Params(layer, Groups((ChannelGroup("0", 4, both),)))
     p = torch.tensor([0.9, 0.5, 0.2, 1.0], dtype=torch.float64)
-    expected = cost.expected({"0": p.sum()}, {"0": (p * (1 - p)).sum()})
+    expected = cost.expected({"0": p.sum()}, {"0": (p * (1 - p)).sum()}, {"0": 4})
     exact = p[:, None] * p + torch.diag(p - p * p)  # E[z_i z_j]: p_i p_j, and p_i on the diagonal
     assert float(expected) == pytest.approx(float(exact.sum()))
 
 
-def test_other_models_are_straight_between_whole_widths() -> None:
+def test_the_slope_of_a_staircase_is_taken_over_its_steps() -> None:
     class Stairs(CostModel):
         name = "stairs"
 
         def total(self, widths: Widths) -> float:
-            return 10.0 * -(-widths.get("a", 16) // 8) + widths.get("b", 4)
+            return 10.0 * -(-widths.get("a", 12) // 8) + widths.get("b", 4)
 
-    width = torch.tensor(8.25, requires_grad=True)
-    cost = Stairs().expected({"a": width, "b": torch.tensor(3.5)}, {})
-    assert float(cost.detach()) == pytest.approx(10 + 0.25 * 10 + 3.5)
+    width = torch.tensor(3.25, requires_grad=True)
+    cost = Stairs().expected({"a": width, "b": torch.tensor(3.5)}, {}, {"a": 12, "b": 4})
     (slope,) = torch.autograd.grad(cost, width)
-    assert float(slope) == 10
+    assert float(slope) == pytest.approx(20 / 11)  # from 0 at no units to 20 at 11
+    assert float(cost.detach()) == pytest.approx(10 + 0.25 * 20 / 11 + 3.5)

@@ -1,0 +1,178 @@
+"""Targets that are measured: a speed-up, or milliseconds of a call."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import nn
+
+from compressor.budget.allocate import Budget
+from compressor.budget.latency import Latency
+from compressor.budget.macs import Macs
+from compressor.budget.model import CostModel, Widths
+from compressor.budget.profile import fits, measure_table
+from compressor.budget.pursuit import Attempt, pursue
+from compressor.budget.skeleton import AXES, Skeleton
+from compressor.errors import InputError
+from compressor.journal import Journal
+from compressor.recipe import BenchmarkSection
+from compressor.selection.base import Ranking
+from compressor.structure import Plan, shrink
+from compressor.structure.groups import Groups
+from compressor.subject import Subject, narrowest
+from exporters.benchmark import benchmark
+from exporters.latency_table import LatencyTable
+from exporters.operators import device
+from exporters.statistics import Speedup
+
+TABLE = "table.json"
+CANDIDATE_SECONDS = 2.0
+"""How long a candidate is measured against the dense network."""
+
+Export = Callable[[nn.Module, Path], None]
+
+
+def settings_of(section: BenchmarkSection) -> dict[str, Any]:
+    """What a latency table depends on, besides the network and the device: the first setting is the one that counts."""
+    return {"provider": section.provider, "threads": section.threads, "batch": section.batch_sizes[0]}
+
+
+def profile(subject: Subject, section: BenchmarkSection, export: Export, directory: Path, journal: Journal) -> None:
+    """Write the latency table of a network into a directory, and the network as a function of its widths.
+
+    Where the network's file changes by more than lengths, nothing is written: there is no table of such a network.
+    """
+    settings = settings_of(section)
+    try:
+        skeleton = Skeleton.learn(subject.model, subject.groups, export)
+    except InputError as error:
+        journal.say(f"no latency table: {error.problem}; MACs stand in for milliseconds until they are measured")
+        return
+    if section.table is None:
+        with journal.bar("profile") as advance:
+            table = measure_table(skeleton, subject.groups, settings, advance)
+    else:
+        table = LatencyTable.load(section.table)
+        if problem := fits(table, settings, subject.groups):
+            cure = "measure it again, with `compressor profile RECIPE --kit DIR` for another device"
+            raise InputError(problem, where=str(section.table), cure=cure)
+    table.save(directory / TABLE)
+    skeleton.save(directory)
+
+
+def read_cost(directory: Path, subject: Subject) -> CostModel:
+    """The cost model that `profile` wrote; multiply-adds where there is no table."""
+    if not (directory / AXES).exists():
+        return Macs(subject.model, subject.groups)
+    return Latency(LatencyTable.load(directory / TABLE), Skeleton.load(directory), subject.groups)
+
+
+@dataclass(frozen=True)
+class Chase:
+    """A target on measured time, and what it takes to meet it.
+
+    Attributes:
+        subject: The network.
+        cost: Milliseconds, or what stands in for them.
+        dense: The dense network's file.
+        section: How latency is measured.
+        multiple_of: As in `allocate`.
+        export: Writes a network as an ONNX file.
+        journal: Told about every attempt.
+    """
+
+    subject: Subject
+    cost: CostModel
+    dense: Path
+    section: BenchmarkSection
+    multiple_of: int
+    export: Export
+    journal: Journal
+
+    def speedup(self, kind: str, value: float) -> float:
+        """The speed-up that a target amounts to.
+
+        Raises:
+            InputError: the dense network is as fast already.
+        """
+        if kind == "speedup":
+            return value
+        dense_ms = self._dense_ms()
+        if value >= dense_ms:
+            problem = f"the dense network takes {dense_ms:.3g} ms already"
+            raise InputError(problem, where="compress.target.latency_ms", cure=f"ask for less than {dense_ms:.3g}")
+        return dense_ms / value
+
+    def budget(self, target: float) -> Budget:
+        """The budget that a speed-up amounts to before anything is measured."""
+        return Budget(self.cost, max(1 / target, self._floor(self.subject.groups)), self.multiple_of)
+
+    def attempts(self, target: float, groups: Groups, rankings: Mapping[str, Ranking]) -> list[Attempt]:
+        """Choose and measure widths; the best ones come last."""
+
+        def choose(share: float) -> tuple[dict[str, int], float]:
+            widths = Budget(self.cost, share, self.multiple_of).widths(groups, rankings)
+            return widths, sum(rankings[name].error[width] for name, width in widths.items())
+
+        def measure(widths: Widths) -> Speedup:
+            found = self._measured(groups, rankings, widths) if self.is_here else self._foretold(widths)
+            span = f"{found.low:.2f} to {found.high:.2f}"
+            self.journal.say(f"plan: {found.median:.2f}x ({span}) {'measured' if self.is_here else 'by the table'}")
+            return found
+
+        return pursue(target, self._floor(groups), choose, measure)
+
+    @cached_property
+    def is_here(self) -> bool:
+        """Whether the budget is about this device, so that candidates can be measured."""
+        return not isinstance(self.cost, Latency) or self.cost.table.device == device()
+
+    def _floor(self, groups: Groups) -> float:
+        least = self.cost.total({group.name: narrowest(group, self.multiple_of) for group in groups})
+        return min(1.0, 1.001 * least / self.cost.dense)
+
+    def _dense_ms(self) -> float:
+        if not self.is_here:
+            return self.cost.dense
+        result = self._benchmark([self.dense])
+        return next(iter(result.models.values())).p50_ms
+
+    def _foretold(self, widths: Widths) -> Speedup:
+        median = self.cost.dense / self.cost.total(widths)
+        return Speedup(median, median, median)
+
+    def _measured(self, groups: Groups, rankings: Mapping[str, Ranking], widths: Widths) -> Speedup:
+        plan = Plan.of(groups, {name: rankings[name].order[:width] for name, width in widths.items()})
+        with TemporaryDirectory() as directory:
+            candidate = Path(directory, "candidate.onnx")
+            self.export(shrink(self.subject.model, plan), candidate)
+            found = self._benchmark([self.dense, candidate]).speedup
+        assert found is not None
+        return found
+
+    def _benchmark(self, files: list[Path]) -> Any:
+        settings = settings_of(self.section)
+        return benchmark(files, **settings, min_seconds=min(CANDIDATE_SECONDS, self.section.seconds))
+
+
+def summary(cost: CostModel, target: float, attempts: list[Attempt], here: bool) -> dict[str, Any]:
+    """What the report tells about the way to the target."""
+    best, found = attempts[-1], dict[str, Any]()
+    if isinstance(cost, Latency):
+        found = {
+            "device": cost.table.device,
+            "block": cost.staircase.block,
+            "align": cost.staircase.align,
+            "error": cost.error,
+            "dense_ms": cost.dense,
+            "predicted_ms": cost.total(best.widths),
+            "layers": cost.by_layer(best.widths),
+        }
+    tried = [{"share": a.share, "price": a.price, "speedup": dataclasses.asdict(a.speedup)} for a in attempts]
+    return {"target": target, "reached": best.holds(target), "measured": here, "attempts": tried, **found}

@@ -1,0 +1,60 @@
+"""The search for a budget that gives the speed-up that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from compressor.budget.model import Widths
+from compressor.budget.pursuit import pursue
+from exporters.statistics import Speedup
+
+SIZE = 100
+
+
+def choose(share: float) -> tuple[dict[str, int], float]:
+    width = int(SIZE * share)
+    return {"layer": width}, 1 - width / SIZE
+
+
+def device(latency: Callable[[float], float]) -> Callable[[Widths], Speedup]:
+    def measure(widths: Widths) -> Speedup:
+        speedup = latency(1.0) / latency(widths["layer"] / SIZE)
+        return Speedup(speedup, 0.995 * speedup, 1.005 * speedup)
+
+    return measure
+
+
+LATENCIES: dict[str, Callable[[float], float]] = {
+    "proportional": lambda share: share,
+    "with overhead": lambda share: 0.2 + share,
+    "worse than linear": lambda share: share**2,
+    "staircase": lambda share: 0.05 + -(-share * 16 // 1) / 16,
+}
+
+
+@pytest.mark.parametrize("name", LATENCIES)
+@pytest.mark.parametrize("target", [1.25, 1.5, 2.0, 3.0])
+def test_the_target_is_met_and_hardly_exceeded(name: str, target: float) -> None:
+    best = pursue(target, 0.01, choose, device(LATENCIES[name]))[-1]
+    assert target <= best.speedup.low
+    wider = {"layer": best.widths["layer"] + (7 if name == "staircase" else 4)}
+    assert best.speedup.median <= 1.1 * target or device(LATENCIES[name])(wider).low < target
+
+
+def test_out_of_reach_gives_the_fastest() -> None:
+    attempts = pursue(4.0, 0.1, choose, device(lambda share: 1 + share))
+    assert not attempts[-1].holds(4.0)
+    assert attempts[-1].speedup.median == max(a.speedup.median for a in attempts)
+
+
+def test_a_choice_is_measured_once() -> None:
+    seen: list[int] = []
+
+    def measure(widths: Widths) -> Speedup:
+        seen.append(widths["layer"])
+        return device(lambda share: 1 if share > 0.5 else 0.1)(widths)
+
+    pursue(3.0, 0.01, choose, measure)
+    assert len(seen) == len(set(seen))
