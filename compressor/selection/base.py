@@ -61,6 +61,18 @@ class Method(ABC):
         """Rank every group of `calibration.groups`, by its name."""
 
 
+class Scored(Method):
+    """Ranks the units of a group by numbers that its weights give."""
+
+    def rank(self, calibration: Calibration) -> dict[str, Ranking]:
+        model = calibration.model
+        return {group.name: ranking_from_scores(group, self.scores(group, model)) for group in calibration.groups}
+
+    @abstractmethod
+    def scores(self, group: ChannelGroup, model: nn.Module) -> Tensor:
+        """What each unit is worth, (units,)."""
+
+
 def ranking_from_scores(group: ChannelGroup, scores: Tensor) -> Ranking:
     """Rank by descending score (ties keep their order).
 

@@ -13,6 +13,8 @@ from compressor.errors import InputError
 from compressor.selection.base import Calibration, Method, Ranking
 from compressor.selection.gate_loss import CHUNK, Batch, GateLoss, cross_entropy, divergence
 from compressor.selection.gates import Recording
+from compressor.selection.imitating import moments_of
+from compressor.selection.prices import price
 from compressor.structure.groups import ChannelGroup
 
 LOSSES = {"divergence": divergence, "cross_entropy": cross_entropy}
@@ -28,7 +30,7 @@ class GreedyForward(Method):
 
     The loss is the KL divergence to the dense network, so that no labels are needed. All other groups stay whole: the
     widths of the groups before are not known when a group is ranked (the paper stops each group at a given loss, and
-    ranks the next on what is left). The prices are the losses themselves.
+    ranks the next on what is left). Without `refit` the prices are the losses themselves.
 
     Args:
         repeat: A unit may be picked again, which raises its weight (as in the paper); needs `scale: N/n`. A group is
@@ -40,6 +42,7 @@ class GreedyForward(Method):
         screen: How many are tried, unless all are.
         exact: All units are tried until so many are in.
         images: How many images the loss is taken on; the same in every step.
+        refit: The prices are those of widths whose consumers are solved again, as `imitation` has them.
     """
 
     name = "greedy_forward"
@@ -55,6 +58,7 @@ class GreedyForward(Method):
         screen: int = 5,
         exact: int = 0,
         images: int = 128,
+        refit: bool = True,
     ) -> None:
         _choose("scale", scale, ("none", "N/n"))
         _choose("loss", loss, tuple(LOSSES))
@@ -64,7 +68,7 @@ class GreedyForward(Method):
         if screen < 1 or images < CHUNK:
             raise _wrong(f"screen: {screen}, images: {images}", f"screen is at least 1, images at least {CHUNK}")
         self.repeat, self.scale, self.loss, self.candidates = repeat, scale, loss, candidates
-        self.screen, self.exact, self.images = screen, exact, images
+        self.screen, self.exact, self.images, self.refit = screen, exact, images, refit
 
     def rank(self, calibration: Calibration) -> dict[str, Ranking]:
         groups = calibration.groups
@@ -82,8 +86,8 @@ class GreedyForward(Method):
             for number, group in enumerate(groups):
                 loss = GateLoss(recording, group, images, targets, LOSSES[self.loss])
                 rankings[group.name] = self._rank_group(group, loss, calibration.seed)
-                calibration.progress(number + 1, len(groups))
-        return rankings
+                calibration.progress(number + 1, (1 + self.refit) * len(groups))
+        return price(calibration, rankings, moments_of(calibration)) if self.refit else rankings
 
     def _rank_group(self, group: ChannelGroup, loss: GateLoss, seed: int) -> Ranking:
         size = group.size

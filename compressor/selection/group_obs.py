@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compressor.selection.base import Calibration, Method, Ranking
+from compressor.selection.base import Calibration, Ranking
 from compressor.selection.consumers import covariances
 from compressor.selection.fit import RIDGE, Covariance
-from compressor.selection.moments import collect_moments
-from compressor.selection.prices import price
+from compressor.selection.imitating import Imitating
+from compressor.selection.moments import Moments
 from compressor.structure.groups import ChannelGroup
 
 
-class GroupOBS(Method):
+class GroupOBS(Imitating):
     """From the full group, drop the unit that costs least when the consumers make up for it (optimal brain surgeon).
 
     The inverse of the covariance of the consumers' inputs gives the cost of every unit and the compensation in closed
@@ -24,31 +24,21 @@ class GroupOBS(Method):
     summary = "backward elimination with exact compensation of the consumers; label-free"
     paper = "after Frantar and Alistarh, Optimal Brain Compression, NeurIPS 2022, for groups"
 
-    def rank(self, calibration: Calibration) -> dict[str, Ranking]:
-        model, groups = calibration.model, calibration.groups
-        consumers = [s.tensor for g in groups for s in g.slices if s.role == "consumer"]
-        moments = collect_moments(model, consumers, calibration.images, seed=calibration.seed)
-        rankings = {}
-        for number, group in enumerate(groups):
-            rankings[group.name] = _rank_group(group, covariances(model, groups, group, moments))
-            calibration.progress(number + 1, 2 * len(groups))
-        return price(calibration, rankings, moments)
-
-
-def _rank_group(group: ChannelGroup, parts: list[Covariance]) -> Ranking:
-    states = [_Elimination(part) for part in parts]
-    left = set(range(group.size))
-    dropped: list[int] = []
-    errors = [0.0]
-    while left:
-        costs = torch.stack([state.costs(group.size) for state in states]).sum(0)
-        unit = min(_droppable(group, left), key=lambda u: float(costs[u]))
-        errors.append(errors[-1] + max(0.0, float(costs[unit])))
-        for state in states:
-            state.drop(unit)
-        left.remove(unit)
-        dropped.append(unit)
-    return Ranking(group.balanced(dropped[::-1]), tuple(errors[::-1]))
+    def rank_group(self, calibration: Calibration, group: ChannelGroup, moments: dict[str, Moments]) -> Ranking:
+        parts = covariances(calibration.model, calibration.groups, group, moments)
+        states = [_Elimination(part) for part in parts]
+        left = set(range(group.size))
+        dropped: list[int] = []
+        errors = [0.0]
+        while left:
+            costs = torch.stack([state.costs(group.size) for state in states]).sum(0)
+            unit = min(_droppable(group, left), key=lambda u: float(costs[u]))
+            errors.append(errors[-1] + max(0.0, float(costs[unit])))
+            for state in states:
+                state.drop(unit)
+            left.remove(unit)
+            dropped.append(unit)
+        return Ranking(group.balanced(dropped[::-1]), tuple(errors[::-1]))
 
 
 def _droppable(group: ChannelGroup, left: set[int]) -> list[int]:

@@ -7,8 +7,6 @@ from dataclasses import replace
 from compressor.selection.base import Calibration, Method, Ranking
 from compressor.selection.imitate_global import ImitateGlobal
 from compressor.selection.imitate_simplex import ImitateSimplex
-from compressor.selection.moments import collect_moments
-from compressor.selection.prices import price
 
 
 class ImitateBoth(Method):
@@ -29,9 +27,7 @@ class ImitateBoth(Method):
     def rank(self, calibration: Calibration) -> dict[str, Ranking]:
         quiet = replace(calibration, progress=lambda done, total: None)
         local = ImitateSimplex().rank(quiet)
-        consumers = [s.tensor for g in calibration.groups for s in g.slices if s.role == "consumer"]
-        moments = collect_moments(calibration.model, consumers, calibration.images, seed=calibration.seed)
-        whole = price(quiet, ImitateGlobal(images=self.images).rank(calibration), moments)
+        whole = ImitateGlobal(images=self.images).rank(calibration)
         best = {}
         for group in calibration.groups:
             width = round(group.size * self.width)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compressor.selection.base import Calibration, Method, Ranking
+from compressor.selection.base import Calibration, Ranking
 from compressor.selection.consumers import is_centred, output_scale
-from compressor.selection.moments import Moments, collect_moments, columns_of
-from compressor.selection.prices import price
+from compressor.selection.imitating import Imitating
+from compressor.selection.moments import Moments, columns_of
 from compressor.structure.groups import ChannelGroup, Groups
 
 POLISHING = 50
@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 DEAD = 1e-12
 
 
-class ImitateSimplex(Method):
+class ImitateSimplex(Imitating):
     """Mix units, with weights that sum to the number of units, so that the outputs of the consumers change least.
 
     Every step moves the mixture towards one unit, by a line search; before the next unit comes in, the weights of those
@@ -29,15 +29,8 @@ class ImitateSimplex(Method):
     summary = "mixes units so that the outputs of their consumers change least, in closed form; label-free"
     paper = "Ye et al., Greedy Optimization Provably Wins the Lottery, NeurIPS 2020 (arXiv 2010.15969), local imitation"
 
-    def rank(self, calibration: Calibration) -> dict[str, Ranking]:
-        model, groups = calibration.model, calibration.groups
-        consumers = [s.tensor for g in groups for s in g.slices if s.role == "consumer"]
-        moments = collect_moments(model, consumers, calibration.images, seed=calibration.seed)
-        rankings = {}
-        for number, group in enumerate(groups):
-            rankings[group.name] = _rank_group(group, gram(calibration, groups, group, moments))
-            calibration.progress(number + 1, 2 * len(groups))
-        return price(calibration, rankings, moments)
+    def rank_group(self, calibration: Calibration, group: ChannelGroup, moments: dict[str, Moments]) -> Ranking:
+        return _ranking(group, gram(calibration, calibration.groups, group, moments))
 
 
 def gram(calibration: Calibration, groups: Groups, group: ChannelGroup, moments: dict[str, Moments]) -> Tensor:
@@ -65,7 +58,7 @@ def gram(calibration: Calibration, groups: Groups, group: ChannelGroup, moments:
     return total
 
 
-def _rank_group(group: ChannelGroup, covariance: Tensor) -> Ranking:
+def _ranking(group: ChannelGroup, covariance: Tensor) -> Ranking:
     """Order and errors; dead units, which would serve to make the others weigh less, come last."""
     live = covariance.diagonal() > (-1 if group.blocks else DEAD * covariance.diagonal().max())
     units = live.nonzero()[:, 0]

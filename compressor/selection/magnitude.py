@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from compressor.selection.base import Calibration, Method, Ranking, ranking_from_scores
+from compressor.selection.base import Scored
 from compressor.selection.units import sum_per_unit
 from compressor.structure.groups import ChannelGroup
 
 
-class Magnitude(Method):
+class Magnitude(Scored):
     """Score a unit by the weights that produce it.
 
     The score is the unit's share of the squared L2 norm of a producer's weight, averaged over the producers of the
@@ -21,14 +21,8 @@ class Magnitude(Method):
     summary = "keeps the units with the largest weights (L2 norm of the filters)"
     paper = "Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017"
 
-    def rank(self, calibration: Calibration) -> dict[str, Ranking]:
-        return {
-            group.name: ranking_from_scores(group, _scores(group, calibration.model)) for group in calibration.groups
-        }
-
-
-def _scores(group: ChannelGroup, model: nn.Module) -> Tensor:
-    tensors = model.state_dict()
-    weights = [part for part in group.slices if part.role == "producer" and tensors[part.tensor].dim() > 1]
-    norms = torch.stack([sum_per_unit(tensors[part.tensor].double().square(), part) for part in weights])
-    return (norms / norms.sum(dim=1, keepdim=True).clamp_min(torch.finfo(norms.dtype).tiny)).mean(dim=0)
+    def scores(self, group: ChannelGroup, model: nn.Module) -> Tensor:
+        tensors = model.state_dict()
+        weights = [part for part in group.slices if part.role == "producer" and tensors[part.tensor].dim() > 1]
+        norms = torch.stack([sum_per_unit(tensors[part.tensor].double().square(), part) for part in weights])
+        return (norms / norms.sum(dim=1, keepdim=True).clamp_min(torch.finfo(norms.dtype).tiny)).mean(dim=0)

@@ -1,0 +1,32 @@
+"""Methods that rank the units of a group by second moments of what its consumers read."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from compressor.selection.base import Calibration, Method, Ranking
+from compressor.selection.moments import Moments, collect_moments
+from compressor.selection.prices import price
+from compressor.structure.groups import ChannelGroup
+
+
+class Imitating(Method):
+    """One pass over the images gives the moments; orders and errors are linear algebra; prices are those of `price`."""
+
+    def rank(self, calibration: Calibration) -> dict[str, Ranking]:
+        moments = moments_of(calibration)
+        rankings = {}
+        for number, group in enumerate(calibration.groups):
+            rankings[group.name] = self.rank_group(calibration, group, moments)
+            calibration.progress(number + 1, 2 * len(calibration.groups))
+        return price(calibration, rankings, moments)
+
+    @abstractmethod
+    def rank_group(self, calibration: Calibration, group: ChannelGroup, moments: dict[str, Moments]) -> Ranking:
+        """Order of the units, and the error of the consumers' outputs for every width."""
+
+
+def moments_of(calibration: Calibration) -> dict[str, Moments]:
+    """Second moments of what all consumers of all groups read."""
+    consumers = [s.tensor for g in calibration.groups for s in g.slices if s.role == "consumer"]
+    return collect_moments(calibration.model, consumers, calibration.images, seed=calibration.seed)
