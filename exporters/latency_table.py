@@ -52,7 +52,7 @@ class LatencyTable:
             if path.stat().st_size > MOST_BYTES:
                 raise ValueError(f"larger than {MOST_BYTES} bytes")
             return cls._parsed(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
             cure = "write one with `compressor profile RECIPE --out table.json`"
             raise ExportError(f"not a latency table ({error})", where=str(path), cure=cure) from error
 

@@ -41,10 +41,11 @@ from compressor.structure import Plan, find_groups, shrink
 from compressor.subject import check_recipe
 from exporters.benchmark import Benchmark
 from exporters.errors import ExportError
+from exporters.latency_table import LatencyTable
 from tests.networks import INPUT, build
 from tests.report.examples import report, samples
 
-TARGETS = 6
+TARGETS = 7
 CASES = int(os.environ.get("COMPRESSOR_FUZZ", "240")) // TARGETS
 SECONDS = 20
 fuzz = settings(
@@ -229,6 +230,15 @@ def test_raw_latencies(folder: Path, seed: int) -> None:
 
 @fuzz
 @given(seed=st.integers(0, 2**32))
+def test_latency_tables(folder: Path, seed: int) -> None:
+    rng, path = random.Random(seed), folder / "table.json"
+    path.write_bytes(spoilt(rng, to_json(damaged(rng, TABLE))))
+    with only_our_errors():
+        LatencyTable.load(path).save(path)
+
+
+@fuzz
+@given(seed=st.integers(0, 2**32))
 def test_checkpoints(folder: Path, seed: int) -> None:
     rng, model = random.Random(seed), nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     content = damaged(rng, {"state_dict": dict(model.state_dict()), "epoch": 3, "args": {"lr": 0.1, "deep": [[]]}})
@@ -288,8 +298,15 @@ def _valid() -> Path:
     return path
 
 
+def _table() -> Any:
+    operators = [["conv", "Conv", [[1, 3, 8, 8]], [[1, 4, 8, 8]]], ["relu", "Relu", [[1, 4, 8, 8]], [[1, 4, 8, 8]]]]
+    network = {"widths": {"conv": 4}, "us": 12.5, "operators": [[0, 10.0], [1, 2.5]]}
+    settings = {"schema": 1, "device": {"cpu": "A CPU"}, "provider": "cpu", "threads": 1, "batch": 1}
+    return settings | {"operators": operators, "networks": [network, network]}
+
+
 MODEL, PLAN = _plan()
-REPORT, SAMPLES, VALID = json.loads(report().to_json()), _samples(), _valid()
+REPORT, SAMPLES, TABLE, VALID = json.loads(report().to_json()), _samples(), _table(), _valid()
 
 
 def test_what_is_not_damaged_is_read(tmp_path: Path) -> None:
@@ -297,6 +314,7 @@ def test_what_is_not_damaged_is_read(tmp_path: Path) -> None:
         "plan.json": (PLAN, Plan.load),
         "report.json": (REPORT, Report.load),
         "samples.json": (SAMPLES, Benchmark.from_samples),
+        "table.json": (TABLE, LatencyTable.load),
     }
     for name, (content, load) in files.items():
         (tmp_path / name).write_bytes(to_json(content))

@@ -19,7 +19,9 @@ from torch import nn
 import exporters
 from compressor.errors import InputError
 from compressor.models.checkpoint import load_checkpoint
-from exporters.errors import InvalidModelError
+from exporters.benchmark import Benchmark
+from exporters.errors import ExportError, InvalidModelError
+from exporters.latency_table import LatencyTable
 
 
 def with_external_weight(path: Path, location: str) -> None:
@@ -97,6 +99,17 @@ for path in map(Path, sys.argv[1:]):
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 sys.exit(f"{grown} kB" if grown > 300_000 else 0)
 """
+
+
+def test_numbers_beyond_all_bounds_are_refused(tmp_path: Path) -> None:
+    path, huge = tmp_path / "file.json", 10**400
+    network = {"widths": {}, "us": huge, "operators": []}
+    path.write_text(json.dumps({"schema": 1, "device": {}, "operators": [], "networks": [network]}))
+    with pytest.raises(ExportError, match="not a latency table"):
+        LatencyTable.load(path)
+    path.write_text(json.dumps({"samples": {"a": [[huge]]}}))
+    with pytest.raises(ExportError, match="not the samples"):
+        Benchmark.from_samples(path)
 
 
 def test_bombs_end_within_bounds(tmp_path: Path) -> None:
