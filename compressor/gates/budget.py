@@ -26,19 +26,20 @@ class ExpectedCost(nn.Module):
 
     def __init__(self, groups: Groups, cost: CostModel) -> None:
         super().__init__()
-        self.names, self.cost, self.dense = [group.name for group in groups], cost, cost.dense
-        sizes = torch.tensor([group.size for group in groups])
+        self.cost, self.dense = cost, cost.dense
+        self.sizes = {group.name: group.size for group in groups}
+        sizes = torch.tensor(list(self.sizes.values()))
         self.register_buffer("owner", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
 
     def widths(self, gates: Tensor) -> Tensor:
         """Sum what is given per unit, (units,), over every group, (groups,)."""
-        return gates.new_zeros(len(self.names)).index_add(0, self.owner, gates)
+        return gates.new_zeros(len(self.sizes)).index_add(0, self.owner, gates)
 
     def forward(self, probability: Tensor) -> Tensor:
         """Expected share of the dense cost, a scalar, for independent units that are open with `probability`."""
         means, variances = self.widths(probability), self.widths(probability * (1 - probability))
-        named = (dict(zip(self.names, values.unbind(), strict=True)) for values in (means, variances))
-        return self.cost.expected(*named) / self.dense
+        widths, spreads = (dict(zip(self.sizes, values.unbind(), strict=True)) for values in (means, variances))
+        return self.cost.expected(widths, spreads, self.sizes) / self.dense
 
 
 class Lagrangian(nn.Module):

@@ -46,9 +46,14 @@ class Phases:
         steps = batches * epochs
         return cls(batches, epochs, round(warmup * steps), steps - round(harden * steps))
 
+    @property
+    def learning(self) -> int:
+        """Number of steps in which gates learn."""
+        return max(1, self.harden - self.learn)
+
     def progress(self, step: int) -> float:
         """How much of the learning is done before a step, 0 to 1."""
-        return min(1.0, max(0.0, (step - self.learn) / max(1, self.harden - self.learn)))
+        return min(1.0, max(0.0, (step - self.learn) / self.learning))
 
 
 class Course(nn.Module):
@@ -135,8 +140,8 @@ class Course(nn.Module):
         probability = self.gate.probability(logits)
         self.penalty = self.price(self.cost(probability), target)
         with torch.no_grad():
-            steps = WINDOW * (self.phases.harden - self.phases.learn)
-            self.average.lerp_(logits, 1 / max(1.0, steps) if progress else 1.0)
+            window = max(1.0, WINDOW * self.phases.learning)
+            self.average.lerp_(logits, 1 / window if progress else 1.0)
         self._record(self.step - 1, probability, self.gate.value(logits))
         return self.gate.sample(logits)
 

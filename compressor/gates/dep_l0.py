@@ -12,6 +12,9 @@ from compressor.errors import InputError
 from compressor.gates.base import BOUND, OPEN
 from compressor.gates.l0_hc import HardConcrete
 
+COUPLING = 0.1
+"""How much a step of a link changes the logits after it, relative to a step of their own bias."""
+
 
 class DepL0(HardConcrete):
     """The logits of a group are `c tanh((A h + b) / c)` of the logits h of the group before it; the first reads ones.
@@ -47,7 +50,7 @@ class DepL0(HardConcrete):
     def logits(self, inputs: tuple[Tensor, ...]) -> Tensor:
         carried, parts = self._chain()[0].bias.new_ones(1), []
         for link in self._chain():
-            carried = BOUND * torch.tanh(link(carried / (BOUND * len(carried))) / BOUND)
+            carried = BOUND * torch.tanh(link(carried / (BOUND * len(carried) / COUPLING)) / BOUND)
             parts.append(carried)
         logits = torch.cat(parts[::-1] if self.backwards else parts)
         return logits if self.free is None else logits + self.free

@@ -55,7 +55,7 @@ class Together(Optimizer):
 
 def optimizer_of(course: Course, settings: FinetuneSection) -> Together:
     """SGD for the weights, Adam without decay for the gates, ascent for the multiplier."""
-    steps = max(1, course.phases.harden - course.phases.learn)
+    steps = max(1, course.phases.learning // settings.accumulate)
     others: list[Optimizer] = []
     if learnt := [p for p in course.gate.parameters() if p.requires_grad]:
         others.append(torch.optim.Adam(learnt, lr=TRAVEL / steps))

@@ -29,6 +29,9 @@ from compressor.training.loop import count_batches, fit
 from compressor.training.objective import Objective
 from compressor.training.trainer import Batch
 
+UNLIKE_FINETUNING = {"compile": False, "schedule": "cosine", "average": 0.0}
+"""What a step does changes with its number, nothing has been cut yet, and gates are no weights to be averaged."""
+
 
 @dataclass(frozen=True)
 class Movement:
@@ -95,7 +98,7 @@ def train_gates(
         InputError: The gates close everything or nothing, or what `finetune` raises.
     """
     torch.manual_seed(seed)
-    settings = settings.model_copy(update={"compile": False})  # what a step does changes with its number
+    settings = settings.model_copy(update=UNLIKE_FINETUNING)
     gate = make([group.size for group in groups])
     if first is not None:
         gate.start(logits_of(groups, first, budget.widths(groups, first)))
@@ -135,7 +138,7 @@ def _course(
 ) -> Course:
     gated, cost = Gated(model, groups), ExpectedCost(groups, budget.cost)
     gate.attach(model, groups, cost)
-    price = Lagrangian(phases.harden - phases.learn) if options.price is None else Fixed(options.price)
+    price = Lagrangian(phases.learning) if options.price is None else Fixed(options.price)
     return Course(gated, gate, cost, price, budget.share, phases, partial(_choose, groups, budget))
 
 

@@ -47,6 +47,7 @@ from tests.benchmarks.finetune import network
 
 RECIPE = Path(__file__).parents[2] / "samples" / "cifar10-resnet" / "recipe-resnet20.yaml"
 TARGET, EPOCHS, CALIBRATION, LR = 0.5, 3, 1024, 0.02
+KEY = ("title", "seed", "images", "batch")
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,26 @@ class Problem:
     """The trained network and its data."""
 
     def __init__(self, args: argparse.Namespace, root: Path, seed: int) -> None:
-        overrides = (f"model.checkpoint={args.resnet20}", f"data.root={root}", f"seed={seed}")
+        overrides = (
+            f"model.checkpoint={args.resnet20}",
+            f"data.root={root}",
+            f"data.batch_size={args.batch}",
+            f"seed={seed}",
+        )
         self.recipe = load_recipe(RECIPE, overrides)
         subject = load_subject(self.recipe, RECIPE.parent)
         self.model, self.groups, self.seed = subject.model, subject.groups, seed
         self.data = load_data(self.recipe.data, self.recipe.model.input, seed)
         self.budget = Budget(Macs(self.model, self.groups), TARGET)
+        self.rankings: dict[str, dict[str, Ranking]] = {}
         self.images, self.labels = calibration_batches(self.data, CALIBRATION, 128, seed)
 
     def rank(self, name: str) -> dict[str, Ranking]:
-        method = plugins.discover("compressor.selection", Method)[name]()
-        return method.rank(Calibration(self.model, self.groups, self.images, self.labels, self.seed))
+        if name not in self.rankings:
+            method = plugins.discover("compressor.selection", Method)[name]()
+            given = Calibration(self.model, self.groups, self.images, self.labels, self.seed)
+            self.rankings[name] = method.rank(given)
+        return self.rankings[name]
 
     def run(self, entry: Entry) -> dict[str, float]:
         """Share of the cost, and accuracies: as the gates left the network, after the cut, after fine-tuning."""
@@ -148,7 +158,7 @@ def subset(data: Path, images: int, folder: Path) -> Path:
 def measure_accuracy(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Run every row for every seed; rows that the log holds come from there."""
     known = [json.loads(line) for line in args.log.read_text().splitlines()] if args.log.exists() else []
-    done = {(row["title"], row["seed"], row["images"]): row for row in known}
+    done = {tuple(row[name] for name in KEY): row for row in known}
     with TemporaryDirectory() as folder:
         root = subset(args.data, args.images, Path(folder))
         for seed in range(args.seeds):
@@ -156,10 +166,10 @@ def measure_accuracy(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             for entry in entries():
                 if args.only and entry.title not in args.only:
                     continue
-                key = (entry.title, seed, args.images)
+                key = (entry.title, seed, args.images, args.batch)
                 if key not in done:
                     started = time.perf_counter()
-                    done[key] = dict(zip(("title", "seed", "images"), key, strict=True)) | problem.run(entry)
+                    done[key] = dict(zip(KEY, key, strict=True)) | problem.run(entry)
                     with args.log.open("a") as log:
                         log.write(json.dumps(done[key]) + "\n")
                     print(done[key], f"{time.perf_counter() - started:.0f} s", flush=True)
@@ -227,6 +237,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--resnet20", type=Path)
     parser.add_argument("--images", type=int, default=50_000, help="training images")
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="*", help="titles of rows")

@@ -75,4 +75,4 @@ def test_the_expected_cost_follows_the_target(digits: Digits) -> None:
     cost = digits.budget.cost
     last = {name: torch.tensor(width) for name, width in learnt.movements[-1].expected.items()}
     still = {name: torch.tensor(0.0) for name in last}
-    assert float(cost.expected(last, still)) / cost.dense == pytest.approx(0.5, abs=0.06)
+    assert float(cost.expected(last, still, {})) / cost.dense == pytest.approx(0.5, abs=0.06)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compressor.budget.allocate import Budget
 from compressor.budget.macs import Macs
+from compressor.budget.model import CostModel, Widths
 from compressor.budget.params import Params
 from compressor.errors import InputError
 from compressor.gates.course import Phases
@@ -96,6 +97,25 @@ def test_the_unit_of_the_budget_decides_what_is_dear(network: tuple[nn.Module, G
         budget = Budget(cost, 0.5)
         learnt = train_gates(model, groups, loader(), GATES["l0_hc"], GateSettings(), budget, settings)
         assert cost.total(budget.widths(groups, learnt.rankings)) <= 0.5 * cost.dense
+
+
+class Blocks(CostModel):
+    """A device that computes four units at a time."""
+
+    name = "blocks"
+
+    def __init__(self, groups: Groups) -> None:
+        self.sizes = {group.name: group.size for group in groups}
+
+    def total(self, widths: Widths) -> float:
+        return 1.0 + sum(-(-widths.get(name, size) // 4) for name, size in self.sizes.items())
+
+
+def test_any_cost_model_will_do(network: tuple[nn.Module, Groups]) -> None:
+    model, groups = network
+    budget, settings = Budget(Blocks(groups), 0.8), FinetuneSection.model_validate({"epochs": 3, "lr": 0.01})
+    learnt = train_gates(model, groups, loader(), GATES["l0_hc"], GateSettings(), budget, settings)
+    assert budget.cost.total(budget.widths(groups, learnt.rankings)) <= 0.8 * budget.cost.dense
 
 
 FAULTS = [
