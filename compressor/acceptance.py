@@ -34,6 +34,9 @@ def _target(target: Target, report: Report) -> Rule:
     kind, required = next((kind, share) for kind, share in target if share is not None)
     if kind in ("speedup", "latency_ms"):
         return _measured_target(kind, required, report)
+    if kind == "loss":
+        text = "rise of the loss before fine-tuning: KL divergence to the dense network on held-out images"
+        return at_most("target", required, report.rise, text)
     field = "onnx_bytes" if kind == "size" else kind
     dense, compact = getattr(report.dense, field), getattr(report.compact, field)
     text = f"share of {'the ONNX file' if kind == 'size' else kind} that is kept, at most 1 % above the target"

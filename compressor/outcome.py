@@ -28,6 +28,7 @@ WEIGHTS, PLAN = "compact.safetensors", "plan.json"
 QUALITY, HISTORY, PARITY, BENCHMARKS = "quality.json", "history.json", "parity.json", "benchmarks.json"
 FAULTS, REFITS, GATES, RANKINGS = "faults.json", "refits.json", "gates.json", "rankings.json"
 SPEED = "speed.json"
+RISE = "rise.json"
 PACKAGES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -55,7 +56,8 @@ def make_report(
     )
     measured = read_json(done.measured / BENCHMARKS)
     benchmarks = [Benchmark.model_validate(entry) for entry in measured]
-    history, gates, speed = done.compact / HISTORY, done.selected / GATES, done.planned / SPEED
+    history, gates = done.compact / HISTORY, done.selected / GATES
+    speed, rise = done.planned / SPEED, done.planned / RISE
     report = Report(
         environment=measured[0]["environment"],
         versions=_versions(),
@@ -70,6 +72,7 @@ def make_report(
         history=read_json(history) if history.exists() else [],
         gates=read_json(gates) if gates.exists() else [],
         speed=read_json(speed) if speed.exists() else None,
+        rise=read_json(rise)["rise"] if rise.exists() else None,
         warnings=_warnings(recipe, benchmarks) + _not_refitted(done.pruned),
     )
     if report.speed:

@@ -124,6 +124,7 @@ class Target(Section):
     size: float | None = Field(None, gt=0, le=1)
     speedup: float | None = Field(None, gt=1)
     latency_ms: float | None = Field(None, gt=0)
+    loss: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:

@@ -34,6 +34,7 @@ from compressor.outcome import (
     PLAN,
     QUALITY,
     REFITS,
+    RISE,
     SPEED,
     Finished,
     make_report,
@@ -47,6 +48,7 @@ from compressor.outcome import (
 from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import Refit, refit
 from compressor.report import Report
+from compressor.rise import Rise, smallest_within
 from compressor.selection.base import Calibration, Method, Ranking
 from compressor.speed import Chase, profile, read_cost, settings_of, summary
 from compressor.stages import UNFINISHED, Stages, sha256
@@ -63,6 +65,7 @@ from compressor.subject import (
     first_method,
     load_subject,
     make_cost_model,
+    narrowest,
     target_of,
 )
 from compressor.training.history import Progress
@@ -255,6 +258,8 @@ class Run:
         depends_on = {"selected": selected.name, "target": [kind, share], "multiple_of": section.multiple_of}
         if kind in MEASURED:
             depends_on |= {"dense": dense.name, "profile": self.profiled.name}
+        if kind == "loss":
+            depends_on |= {"refit": section.refit}
         return self._stage("plan", depends_on | ({"dense": dense.name} if kind == "size" else {}), work)
 
     @cached_property
@@ -272,6 +277,8 @@ class Run:
     def _widths(self, dense: Path, groups: Groups, rankings: Mapping[str, Ranking], directory: Path) -> dict[str, int]:
         """Choose widths that meet the target; where that is measured, write down how."""
         kind, value = target_of(self.recipe.compress)
+        if kind == "loss":
+            return self._within(value, groups, rankings, directory)
         if kind not in MEASURED:
             return self._budget(dense).widths(groups, rankings)
         chase = self._chase(dense)
@@ -279,6 +286,17 @@ class Run:
         attempts = chase.attempts(target, groups, rankings)
         write_json(directory / SPEED, summary(chase.cost, target, attempts, chase.is_here))
         return attempts[-1].widths
+
+    def _within(self, limit: float, groups: Groups, rankings: Mapping[str, Ranking], directory: Path) -> dict[str, int]:
+        """Choose the widths with the fewest MACs whose loss rises no more than the limit, and write down how much."""
+        section, subject, images = self.recipe.compress, self.subject, self.calibration[0]
+        cost = make_cost_model("macs", subject)
+        narrow = cost.total({group.name: narrowest(group, section.multiple_of) for group in groups}) / cost.dense
+        rise = Rise(subject.model, groups, rankings, images, refitted=section.refit, seed=self.recipe.seed)
+        found = smallest_within(limit, groups, rankings, cost, rise, multiple_of=section.multiple_of, smallest=narrow)
+        self.journal.say(f"{found.share:.1%} of the MACs raise the loss by {found.rise:.4g}")
+        write_json(directory / RISE, {"rise": found.rise})
+        return found.widths
 
     def _chase(self, dense: Path) -> Chase:
         cost, section = read_cost(self.profiled, self.subject), self.recipe.compress

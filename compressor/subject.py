@@ -171,7 +171,10 @@ def check_target(subject: Subject, section: CompressSection) -> None:
         problem = f"no channel group can be cut: {'; '.join(reasons) or 'the network has no layers with channels'}"
         raise InputError(problem, where="model", cure="compress another network, or put less into compress.keep")
     kind, share = target_of(section)
-    if kind in MEASURED:
+    if kind == "loss" and is_gate(section):
+        cure = "choose a method that ranks, such as 'imitation', or another target"
+        raise InputError("gates cannot be driven to a loss", where="compress.target.loss", cure=cure)
+    if kind in (*MEASURED, "loss"):
         return
     cost = make_cost_model(kind, subject)
     smallest = cost.total({group.name: narrowest(group, section.multiple_of) for group in subject.groups}) / cost.dense

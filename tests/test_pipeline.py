@@ -116,6 +116,14 @@ def test_the_target_is_met_and_measured(finished: tuple[Path, Report]) -> None:
     assert report.accepted
 
 
+def test_a_target_on_the_loss_holds(project: Path, run_dir: Path) -> None:
+    overrides = ["compress.target={loss: 0.1}", "finetune.epochs=0"]
+    report = compress(project / "recipe.yaml", run_dir, overrides=overrides)
+    assert report.rise is not None and 0 < report.rise <= 0.1
+    assert report.compact.macs < report.dense.macs
+    assert (report.accept[0].measured, report.accept[0].passed) == (report.rise, True)
+
+
 def test_the_report_tells_of_every_stage(finished: tuple[Path, Report]) -> None:
     report = finished[1]
     assert [entry.epoch for entry in report.history] == [1, 2]

@@ -188,6 +188,7 @@ class Report(Part):
         history: The training curve.
         gates: How learned gates moved.
         speed: The way to a target on measured time.
+        rise: What the widths cost before fine-tuning, where the target is a loss.
         warnings: What a reader should know before trusting the numbers.
     """
 
@@ -206,6 +207,7 @@ class Report(Part):
     history: list[Epoch] = []
     gates: list[GateEpoch] = []
     speed: Speed | None = None
+    rise: float | None = None
     warnings: list[str] = []
 
     @computed_field  # type: ignore[prop-decorator]
