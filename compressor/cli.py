@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -43,6 +44,16 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one key of the recipe; may be repeated."),
 ]
+
+LatencyTableFile = Annotated[
+    Path | None,
+    typer.Option("--table", metavar="TABLE.json", help="Latency table of the device to compress for; from `profile`."),
+]
+
+
+def _with_table(overrides: list[str] | None, table: Path | None) -> list[str]:
+    """Overrides, and one more that names the table; its path is relative to the working directory."""
+    return [*(overrides or ()), *([f"benchmark.table={json.dumps(str(table.absolute()))}"] if table else ())]
 
 
 def _print_version(asked: bool) -> None:
@@ -96,28 +107,31 @@ def run(
     overrides: Overrides = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat stages that are already finished.")] = False,
     baseline: Baseline = None,
+    table: LatencyTableFile = None,
     as_json: Json = False,
 ) -> None:
     """Compress a checkpoint as a recipe says, measure the result and judge it; an interrupted run continues."""
     from compressor.recipe import load_recipe
 
-    load_recipe(recipe, overrides or ())  # a faulty recipe is refused at once, before torch is imported
+    overrides = _with_table(overrides, table)
+    load_recipe(recipe, overrides)  # a faulty recipe is refused at once, before torch is imported
     from compressor.pipeline import compress
 
     out = out or Path("runs") / recipe.stem
-    _finish(compress(recipe, out=out, overrides=overrides or (), fresh=fresh, baseline=baseline), as_json)
+    _finish(compress(recipe, out=out, overrides=overrides, fresh=fresh, baseline=baseline), as_json)
 
 
 @app.command()
-def inspect(recipe: RecipeFile, as_json: Json = False) -> None:
-    """Show what can be cut from the network of a recipe, what cannot and why."""
+def inspect(recipe: RecipeFile, table: LatencyTableFile = None, as_json: Json = False) -> None:
+    """Show what can be cut from the network of a recipe, what cannot and why; with a table, what that saves in time."""
     from compressor.recipe import load_recipe
 
-    load_recipe(recipe)
+    overrides = _with_table(None, table)
+    load_recipe(recipe, overrides)
     from compressor.pipeline import inspect_recipe
     from compressor.report.console import print_inspection
 
-    inspection = inspect_recipe(recipe)
+    inspection = inspect_recipe(recipe, overrides)
     if as_json:
         _print_json(inspection.to_dict())
     else:
@@ -127,21 +141,64 @@ def inspect(recipe: RecipeFile, as_json: Json = False) -> None:
 @app.command()
 def benchmark(
     files: Annotated[
-        list[Path], typer.Argument(metavar="A.onnx B.onnx …", help="Files to measure; the first is the reference.")
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="A.onnx B.onnx …", help="Files to measure; the first is the reference."),
+    ] = None,
     provider: Annotated[Literal["cpu", "cuda"], typer.Option(help="Execution provider of ONNX Runtime.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Threads within an operator.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Inputs per call.")] = 1,
+    threads: Annotated[list[int], typer.Option(min=1, help="Threads within an operator; may be repeated.")] = [1],  # noqa: B006
+    batch: Annotated[list[int], typer.Option(min=1, help="Inputs per call; may be repeated.")] = [1],  # noqa: B006
+    seconds: Annotated[float, typer.Option(min=0.1, help="Least time of measuring, for each setting.")] = 5.0,
+    save: Annotated[Path | None, typer.Option(help="Directory for the raw samples, a file for each setting.")] = None,
+    samples: Annotated[
+        list[Path] | None, typer.Option("--from", help="Analyse raw samples again instead; may be repeated.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure the latency of ONNX files side by side."""
     import exporters
 
-    result = exporters.benchmark(files, provider=provider, threads=threads, batch=batch)
-    if as_json:
-        _print_json({"benchmarks": [result.to_dict()]})
+    if bool(files) == bool(samples):
+        raise InputError("give either files to measure, or --from", where="benchmark", cure="see `benchmark --help`")
+    if samples:
+        results = [exporters.Benchmark.from_samples(path) for path in samples]
     else:
-        _print_benchmark(result)
+        settings = [(number, size) for number in threads for size in batch]
+        results = [
+            exporters.benchmark(files or [], provider=provider, threads=number, batch=size, min_seconds=seconds)
+            for number, size in settings
+        ]
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        for result in results:
+            result.save_samples(save / f"samples-threads{result.threads}-batch{result.batch}.json")
+    if as_json:
+        _print_json({"benchmarks": [result.to_dict() for result in results]})
+    else:
+        _print_benchmarks(results)
+
+
+@app.command()
+def profile(
+    recipe: RecipeFile,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("table.json"),
+    kit: Annotated[
+        Path | None,
+        typer.Option(help="Measure nothing, but write to this directory what measures the table on another device."),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Measure the latency table of this device: what every operator costs at the widths that it can take."""
+    from compressor.recipe import load_recipe
+
+    load_recipe(recipe, overrides or ())
+    from compressor.pipeline import profile_recipe
+
+    if kit is not None:
+        profile_recipe(recipe, kit=kit, overrides=overrides or ())
+        typer.echo(f"wrote {kit}: run `python measure.py` there on the device, then bring table.json back", err=True)
+    else:
+        found = profile_recipe(recipe, out=out, overrides=overrides or ())
+        typer.echo(f"wrote {out}: {found}", err=True)
 
 
 @app.command()
@@ -263,14 +320,18 @@ def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     Console().print(table)
 
 
-def _print_benchmark(result: Benchmark) -> None:
-    """One row per file, in milliseconds, each with its speed-up over the first file."""
+def _print_benchmarks(results: Sequence[Benchmark]) -> None:
+    """One row per setting and file, each with its speed-up over the first file."""
     rows = []
-    for name, latency in result.models.items():
-        ratio = result.speedups.get(name)
-        compared = f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})" if ratio else "reference"
-        milliseconds = (f"{value:.3f}" for value in (latency.p50_ms, latency.p90_ms, latency.p99_ms))
-        rows.append((name, *milliseconds, str(latency.samples), compared))
-    _print_table(("File", "p50 ms", "p90 ms", "p99 ms", "Samples", "Speed-up (95 %)"), rows)
-    for warning in result.warnings:
+    for result in results:
+        for name, latency in result.models.items():
+            ratio = result.speedups.get(name)
+            compared = f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})" if ratio else "reference"
+            milliseconds = (f"{value:.3f}" for value in (latency.p50_ms, latency.p90_ms, latency.p99_ms))
+            memory = "-" if latency.peak_bytes is None else f"{latency.peak_bytes / 1e6:.0f}"
+            numbers = (f"{latency.throughput:.0f}", f"{latency.session_ms:.1f}", memory, str(latency.samples))
+            rows.append((str(result.threads), str(result.batch), name, *milliseconds, *numbers, compared))
+    head = ("Threads", "Batch", "File", "p50 ms", "p90 ms", "p99 ms", "Inputs/s", "Open ms", "Peak MB", "Samples")
+    _print_table((*head, "Speed-up (95 %)"), rows)
+    for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
         typer.echo(f"warning: {warning}", err=True)

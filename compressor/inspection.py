@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from compressor import plugins
+from compressor.budget.model import CostModel
 from compressor.budget.product import ProductCost
 from compressor.report.schema import Group, Inspection, Reach
 from compressor.structure import ChannelGroup
 from compressor.subject import Subject, make_cost_model, narrowest
 
+WORTHWHILE = 0.002
+"""Share of the dense latency that a width must save over every wider one."""
 
-def inspect_subject(subject: Subject, multiple_of: int = 1) -> Inspection:
+
+def inspect_subject(subject: Subject, multiple_of: int = 1, latency: CostModel | None = None) -> Inspection:
     """Return every channel group with its share of the network, and what is left alone.
 
     Args:
         subject: The network.
         multiple_of: Kept widths must be multiples of this.
+        latency: Milliseconds on a device, where there is a table.
     """
     costs = {kind: make_cost_model(kind, subject) for kind in plugins.discover("compressor.budget", ProductCost)}
     floor = {group.name: narrowest(group, multiple_of) for group in subject.groups}
@@ -30,6 +35,8 @@ def inspect_subject(subject: Subject, multiple_of: int = 1) -> Inspection:
             step=group.step,
             params=reach("params", group),
             macs=reach("macs", group),
+            ms=-latency.change({}, group.name, floor[group.name]) if latency else None,
+            useful=useful_widths(latency, group) if latency else [],
         )
         for group in subject.groups
     ]
@@ -41,6 +48,17 @@ def inspect_subject(subject: Subject, multiple_of: int = 1) -> Inspection:
         untouched=untouched(subject),
         smallest=smallest,
     )
+
+
+def useful_widths(latency: CostModel, group: ChannelGroup) -> list[int]:
+    """Return the widths below the full one at which no wider one is as fast, all other groups being whole."""
+    widths = list(range(0 if group.vanishes else group.step, group.size + 1, group.step))
+    changes, best, useful = latency.changes({}, group.name, widths), 0.0, list[int]()
+    for width, change in sorted(zip(widths, changes.tolist(), strict=True), reverse=True):
+        if width < group.size and change < best - WORTHWHILE * latency.dense:
+            best = change
+            useful.append(width)
+    return sorted(useful)
 
 
 def layers(group: ChannelGroup) -> list[str]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from compressor import ranks
 from compressor.acceptance import judge
 from compressor.baseline import load_baseline
+from compressor.budget.latency import Latency
+from compressor.budget.profile import write_kit
+from compressor.budget.skeleton import Skeleton
 from compressor.errors import InputError
 from compressor.inspection import inspect_subject
 from compressor.journal import Journal
@@ -16,8 +20,8 @@ from compressor.outcome import read_samples
 from compressor.recipe import Recipe, load_recipe
 from compressor.report import Inspection, Report, write_report
 from compressor.run import Run
+from compressor.speed import describe, read_cost, settings_of
 from compressor.stages import Stages
-from compressor.subject import load_subject
 
 
 def compress(
@@ -52,11 +56,49 @@ def compress(
         return Run(loaded, base, stages, journal, earlier).execute()
 
 
-def inspect_recipe(recipe: str | Path | Recipe) -> Inspection:
-    """Find out what could be cut from the network of a recipe; its data is not touched."""
-    loaded, base, _ = _read(recipe, ())
-    with _naming(recipe):
-        return inspect_subject(load_subject(loaded, base), loaded.compress.multiple_of)
+def inspect_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> Inspection:
+    """Find out what could be cut from the network of a recipe; its data is not touched.
+
+    With a latency table in the recipe, also what each group costs in milliseconds, and at which widths it gets faster.
+    """
+    loaded, base, _ = _read(recipe, overrides)
+    with _naming(recipe), TemporaryDirectory() as directory, Stages(Path(directory)) as stages:
+        run = Run(loaded, base, stages, Journal(Path(directory, "log.txt")))
+        cost = read_cost(run.profiled, run.subject) if loaded.benchmark.table else None
+        return inspect_subject(run.subject, loaded.compress.multiple_of, cost)
+
+
+def profile_recipe(
+    recipe: str | Path | Recipe, out: Path | None = None, kit: Path | None = None, overrides: Sequence[str] = ()
+) -> str:
+    """Measure the latency table of a recipe's network on this device, or write what measures it on another one.
+
+    Args:
+        recipe: A recipe or its file.
+        out: The table to write.
+        kit: Instead, the directory of the kit.
+        overrides: Changes of the recipe's file.
+
+    Returns:
+        In words, what the table says of the device.
+
+    Raises:
+        InputError: there can be no table of this network.
+    """
+    loaded, base, _ = _read(recipe, overrides)
+    with _naming(recipe), TemporaryDirectory() as directory, Stages(Path(directory)) as stages:
+        run = Run(loaded, base, stages, Journal(Path(directory, "log.txt")))
+        if kit is not None:
+            skeleton = Skeleton.learn(run.subject.model, run.subject.groups, run.export_plain)
+            files = write_kit(skeleton, run.subject.groups, settings_of(loaded.benchmark), kit)
+            return f"{len(files)} files"
+        cost = read_cost(run.profiled, run.subject)
+        if not isinstance(cost, Latency):
+            cure = "give a target in speedup all the same: it is measured on whole networks"
+            raise InputError("there can be no latency table of this network", where="model", cure=cure)
+        if out is not None:
+            cost.table.save(out)
+        return describe(cost)
 
 
 def check_run(run_dir: str | Path, overrides: Sequence[str] = (), baseline: str | Path | None = None) -> Report:

@@ -268,7 +268,7 @@ class Run:
         section = self.recipe.benchmark
 
         def work(directory: Path) -> None:
-            profile(self.subject, section, self._plain_export, directory, self.journal)
+            profile(self.subject, section, self.export_plain, directory, self.journal)
 
         depends_on = self._export_settings() | {"settings": settings_of(section), "device": device()}
         given = section.table and sha256(section.table)
@@ -301,7 +301,7 @@ class Run:
     def _chase(self, dense: Path) -> Chase:
         cost, section = read_cost(self.profiled, self.subject), self.recipe.compress
         settings = self.recipe.benchmark
-        return Chase(self.subject, cost, dense / DENSE, settings, section.multiple_of, self._plain_export, self.journal)
+        return Chase(self.subject, cost, dense / DENSE, settings, section.multiple_of, self.export_plain, self.journal)
 
     def shrink(self, planned: Path, selected: Path) -> Path:
         """Cut the network, with its consumers solved again where the recipe says so."""
@@ -476,7 +476,8 @@ class Run:
         """Batch size of the exported inputs: that of the benchmark where the file is fixed to one."""
         return 2 if self.recipe.export.dynamic_batch else self.recipe.benchmark.batch_sizes[0]
 
-    def _plain_export(self, model: nn.Module, path: Path) -> None:
+    def export_plain(self, model: nn.Module, path: Path) -> None:
+        """Write a network as the recipe says, without notes on where it comes from."""
         self._export(model, path, {})
 
     def _export(self, model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:

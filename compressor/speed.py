@@ -158,7 +158,18 @@ class Chase:
 
     def _benchmark(self, files: list[Path]) -> Any:
         settings = settings_of(self.section)
-        return benchmark(files, **settings, min_seconds=min(CANDIDATE_SECONDS, self.section.seconds))
+        return benchmark(files, **settings, memory=False, min_seconds=min(CANDIDATE_SECONDS, self.section.seconds))
+
+
+def describe(cost: Latency) -> str:
+    """In words, what a table says of its device."""
+    stairs = cost.staircase
+    steps = f"works on {stairs.block} channels at a time" if stairs.block > 1 else "knows no steps in the width"
+    slow = f", is slower at widths that are no multiple of {stairs.align}" if stairs.align > 1 else ""
+    return (
+        f"{cost.dense:.3g} ms for the dense network; the device {steps}{slow}; "
+        f"nine of ten networks are foretold within {cost.error:.1%}"
+    )
 
 
 def summary(cost: CostModel, target: float, attempts: list[Attempt], here: bool) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
 from itertools import chain, count
 from pathlib import Path
@@ -30,6 +30,7 @@ import onnxruntime as ort
 
 from exporters import statistics
 from exporters.errors import CURE, ExportError, InvalidModelError
+from exporters.memory import peak_bytes
 from exporters.runtime import create_session, environment, random_inputs, reason
 from exporters.statistics import Latency, Speedup
 
@@ -59,6 +60,7 @@ class Benchmark:
         min_samples: Number of samples that were asked for.
         seed: Seed of inputs, order and resampling.
         environment: The machine, as `runtime.environment` tells it.
+        peak_bytes: For every file, by how much it raises the peak memory of a process; None where not measured.
     """
 
     provider: str
@@ -70,11 +72,15 @@ class Benchmark:
     min_samples: int
     seed: int
     environment: dict[str, Any]
+    peak_bytes: dict[str, int | None] = field(default_factory=dict)
 
     @cached_property
     def models(self) -> dict[str, Latency]:
         """Percentiles of every file."""
-        return {name: statistics.latency(samples, self.session_ms[name]) for name, samples in self.samples.items()}
+        return {
+            name: statistics.latency(samples, self.session_ms[name], self.batch, self.peak_bytes.get(name))
+            for name, samples in self.samples.items()
+        }
 
     @cached_property
     def speedups(self) -> dict[str, Speedup]:
@@ -166,6 +172,7 @@ def benchmark(
     warmup_seconds: float = 0.5,
     warmup_samples: int = 10,
     seed: int = 0,
+    memory: bool = True,
     progress: Callable[[float], None] | None = None,
 ) -> Benchmark:
     """Measure ONNX files against the first of them, on random inputs.
@@ -180,6 +187,7 @@ def benchmark(
         warmup_seconds: Run every file at least so long before, ...
         warmup_samples: ... and at least so many times.
         seed: Seed of inputs, order and resampling.
+        memory: Whether to measure peak memory as well, of each file in a process of its own.
         progress: Called after every pass with the share that is done, 0 to 1.
 
     Raises:
@@ -208,6 +216,11 @@ def benchmark(
         min_samples=min_samples,
         seed=seed,
         environment=machine,
+        peak_bytes={
+            name: peak_bytes(path, provider=provider, threads=threads, batch=batch)
+            for name, path in zip(names, paths, strict=True)
+            if memory
+        },
     )
 
 

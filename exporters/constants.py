@@ -31,15 +31,11 @@ GROWING = {"ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Re
 def fold_computed_weights(model: ir.Model) -> None:
     """Compute what depends on weights alone, whatever its size (standardised weights), in place.
 
-    The exporter's own folding stops at tensors of a few thousand elements, and the runtime computes what is left with
-    kernels that are meant for activations: slower than a weight, and for batch norms over weights not the same.
+    The exporter's own folding stops at tensors of a few thousand elements, and what is left runs at every inference.
     """
-    fold_constants(
-        model,
-        input_size_limit=sys.maxsize,
-        output_size_limit=sys.maxsize,
-        should_fold=_is_computed_weight,
-    )
+    limits = {"input_size_limit": sys.maxsize, "output_size_limit": sys.maxsize}
+    fold_constants(model, should_fold=_is_computed_weight, **limits)
+    RemoveUnusedNodesPass()(model)
 
 
 def _is_computed_weight(node: ir.Node) -> bool:

@@ -140,10 +140,10 @@ def _explained(error: BaseException) -> ExportError:
 def _clean(model: ir.Model, opset: int) -> ir.Model:
     """Fold what the exporter left, drop its source locations, and go down to an opset that it does not write."""
     _unshare(model.graph)
-    fold_computed_weights(model)
     rewrite(model)
     _keep_padding(model.graph)
     fold_constant_branches(model)
+    fold_computed_weights(model)
     ClearMetadataAndDocStringPass()(model)
     return model if opset >= NATIVE_OPSET else _converted(model, opset)
 

@@ -21,6 +21,8 @@ class Latency:
         p99_ms: 99th percentile.
         samples: Number of samples.
         session_ms: Time to open the file, in milliseconds.
+        throughput: Inputs per second at the median.
+        peak_bytes: By how much the file raises the peak memory of a process; None where that was not measured.
     """
 
     p50_ms: float
@@ -28,6 +30,8 @@ class Latency:
     p99_ms: float
     samples: int
     session_ms: float
+    throughput: float
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,10 @@ class Speedup:
     high: float
 
 
-def latency(samples: np.ndarray, session_ms: float) -> Latency:
-    """Summarise samples of any shape, in milliseconds."""
+def latency(samples: np.ndarray, session_ms: float, batch: int = 1, peak_bytes: int | None = None) -> Latency:
+    """Summarise samples of any shape, in milliseconds of a call of `batch` inputs."""
     p50, p90, p99 = (float(p) for p in np.percentile(samples, (50, 90, 99)))
-    return Latency(p50, p90, p99, samples.size, session_ms)
+    return Latency(p50, p90, p99, samples.size, session_ms, 1e3 * batch / p50, peak_bytes)
 
 
 def speedup(reference: np.ndarray, other: np.ndarray, seed: int = 0) -> Speedup:

@@ -28,11 +28,17 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     """Print what can be cut, what cannot and why; to stdout unless told otherwise."""
     console = console or Console()
     console.print(Text(f"{count(inspection.params)} parameters, {count(inspection.macs)} multiply-adds per input"))
+    head = ["Channel group", "Units", "Step", "Parameters in reach", "Multiply-adds in reach"]
     groups = [
-        (group.name, str(group.size), str(group.step), percent(group.params), percent(group.macs))
+        [group.name, str(group.size), str(group.step), percent(group.params), percent(group.macs)]
         for group in inspection.groups
     ]
-    console.print(_table(("Channel group", "Units", "Step", "Parameters in reach", "Multiply-adds in reach"), groups))
+    if any(group.ms is not None for group in inspection.groups):
+        head += ["Milliseconds in reach", "Per unit", "Faster widths"]
+        for row, group in zip(groups, inspection.groups, strict=True):
+            ms = group.ms or 0.0
+            row += [f"{ms:.3g}", f"{ms / group.size:.2g}", ", ".join(map(str, group.useful)) or "none"]
+    console.print(_table(head, groups))
     if inspection.untouched:
         rows = [(", ".join(group.layers), group.reason or "") for group in inspection.untouched]
         console.print(_table(("Left alone", "Reason"), rows))

@@ -273,6 +273,8 @@ class Reach(Part):
         step: Kept widths must be multiples of this.
         params: Share of the network's parameters that disappears when only the narrowest width is kept.
         macs: The same share of the multiply-adds.
+        ms: Milliseconds that it saves; None without a latency table.
+        useful: Widths below the full one that are faster than every wider one.
     """
 
     name: str
@@ -281,6 +283,8 @@ class Reach(Part):
     step: int
     params: float
     macs: float
+    ms: float | None = None
+    useful: list[int] = []
 
 
 class Inspection(Part):

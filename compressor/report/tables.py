@@ -106,6 +106,8 @@ def _lost(value: float) -> str:
 
 _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
     "target": ("≤", percent),
+    "target.speedup": ("≥", times),
+    "target.latency_ms": ("≤", milliseconds),
     "accuracy_drop": ("≤", _lost),
     "speedup": ("≥", times),
     "parity": ("≤", lambda value: f"{value:.1e}"),
@@ -120,13 +122,15 @@ _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def rule_rows(report: Report) -> list[RuleRow]:
     """Return the rules of acceptance with required and measured value in their units."""
-    return [_rule_row(rule) for rule in report.accept]
+    target = report.recipe.get("compress", {}).get("target", {})
+    measured = next((f"target.{kind}" for kind in ("speedup", "latency_ms") if target.get(kind)), "target")
+    return [_rule_row(rule, measured if rule.name == "target" else rule.name) for rule in report.accept]
 
 
-def _rule_row(rule: Rule) -> RuleRow:
-    sign, show = _RULES.get(rule.name, ("", str))
+def _rule_row(rule: Rule, kind: str) -> RuleRow:
+    sign, show = _RULES.get(kind, ("", str))
     measured = "not measured" if rule.measured is None else show(rule.measured)
-    tolerance = f" + {percent(TARGET_TOLERANCE)} of it" if rule.name == "target" else ""
+    tolerance = f" + {percent(TARGET_TOLERANCE)} of it" if kind == "target" else ""
     return RuleRow(rule.name, f"{sign} {show(rule.required)}{tolerance}", measured, rule.passed, rule.text)
 
 
