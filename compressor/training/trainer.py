@@ -163,8 +163,10 @@ class Trainer:
 
     def _restore(self) -> None:
         state = ranks.lead(self.checkpoint.restore) if self.checkpoint else None
-        if state is None:
-            return
+        if state is not None:
+            self._load(state)
+
+    def _load(self, state: dict[str, Any]) -> None:
         self._network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler:

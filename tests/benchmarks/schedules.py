@@ -1,0 +1,63 @@
+"""Which learning-rate schedule wins: the pruned network of a finished run, fine-tuned with each.
+
+    python -m tests.benchmarks.schedules RECIPE RUN_DIR [--epochs 1 3 10] [--seeds 1] [--lr 0.02] [--set KEY=VALUE]…
+
+RUN_DIR holds the run of RECIPE (with `--set finetune.epochs=0`): its plan and weights are where every training begins.
+Rates are tried for every schedule, since `finetune.lr` is the highest of each; the table shows top-1 for all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from compressor import plugins
+from compressor.data import load_data
+from compressor.evaluation import evaluate
+from compressor.recipe import load_recipe
+from compressor.structure import load_compact
+from compressor.subject import load_subject
+from compressor.training.loop import finetune
+from compressor.training.schedules.base import Schedule
+
+
+def main() -> None:
+    """Train all, and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 10])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--lr", type=float, nargs="+", default=[0.02, 0.05])
+    parser.add_argument("--average", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    args = parser.parse_args()
+    recipe = load_recipe(args.recipe, args.overrides)
+    subject = load_subject(recipe, args.recipe.parent.absolute())
+
+    def top1(**changes: object) -> float:
+        """Mean over the seeds, in percent."""
+        settings, found = recipe.finetune.model_copy(update=changes), []
+        for seed in range(args.seeds):
+            data = load_data(recipe.data, recipe.model.input, seed)
+            model = load_compact(args.run_dir, subject.model)
+            finetune(model, subject.model, data.train or (), settings, seed=seed)
+            found.append(100 * evaluate(model, data.validation or ()).accuracy)
+        return statistics.mean(found)
+
+    table = Table("schedule", "lr", "average", *(f"{count} epochs" for count in args.epochs))
+    known = plugins.discover("compressor.training.schedules", Schedule)
+    for name, lr, average in itertools.product(known, args.lr, args.average):
+        cells = [f"{top1(schedule=name, lr=lr, average=average, epochs=epochs):.2f}" for epochs in args.epochs]
+        table.add_row(name, f"{lr:g}", f"{average:g}", *cells)
+        print(name, lr, average, *cells, flush=True)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
