@@ -121,23 +121,22 @@ def _narrow(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
     if node.op_type == "Add" and (not array.any() or _into_bias(graph, other, array)):
         ir.convenience.replace_all_uses_with(result, other, replace_graph_outputs=True)
     elif node.op_type == "Add" and array.ndim > 2 and other.shape[1] == array.shape[1] == array.size:
-        _as_batch_norm(graph, node, other, array.reshape(-1))
+        _as_convolution(graph, node, other, array)
     else:
         node.replace_input_with(index, _initializer(graph, f"{result.name}_constant", array))
 
 
-def _as_batch_norm(graph: ir.Graph, node: ir.Node, value: ir.Value, array: Array) -> None:
-    """Add a value per channel by a batch norm: ONNX Runtime knows it in the blocked layout of convolutions, and a sum
-    with a constant not.
-    """
-    result, one, zero = node.outputs[0], np.ones_like(array), np.zeros_like(array)
-    tensors = {"scale": one, "bias": array, "mean": zero, "var": one}
-    inputs = [value, *(_initializer(graph, f"{result.name}_{name}", tensor) for name, tensor in tensors.items())]
-    norm = ir.node("BatchNormalization", inputs, {"epsilon": 0.0}, name=f"{node.name}_constant")
-    norm.outputs[0].shape, norm.outputs[0].type, name = result.shape, result.type, result.name
-    graph.insert_before(node, norm)
-    ir.convenience.replace_all_uses_with(result, norm.outputs[0], replace_graph_outputs=True)
-    norm.outputs[0].name = f"{name}_shifted"
+def _as_convolution(graph: ir.Graph, node: ir.Node, value: ir.Value, array: Array) -> None:
+    """Add a value per channel by the bias of a convolution that changes nothing else: ONNX Runtime keeps that in the
+    blocked layout of its neighbours, and takes a sum with a constant out of it."""
+    result, channels = node.outputs[0], array.size
+    weight = _initializer(graph, f"{result.name}_weight", np.ones((channels, 1, *[1] * (array.ndim - 2)), array.dtype))
+    bias = _initializer(graph, f"{result.name}_bias", array.reshape(-1))
+    same = ir.node("Conv", [value, weight, bias], {"group": channels}, name=f"{node.name}_constant")
+    same.outputs[0].shape, same.outputs[0].type = result.shape, result.type
+    graph.insert_before(node, same)
+    ir.convenience.replace_all_uses_with(result, same.outputs[0], replace_graph_outputs=True)
+    same.outputs[0].name = f"{result.name}_shifted"
 
 
 def _into_bias(graph: ir.Graph, value: ir.Value, array: Array) -> bool:

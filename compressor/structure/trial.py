@@ -25,14 +25,17 @@ from compressor.structure.watch import evaluating
 LARGE = 50_000_000
 """Parameters of a network for which memory counts: it is tried in single precision, with its own large weights."""
 
+PARTS = 6
+"""Into how many parts groups are divided where some of them fail: two would do for a few, where many fail more do."""
+
 
 def failing_groups(
     model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Any, ...], *, auxiliary: bool = False
 ) -> dict[str, str]:
     """Names of the groups for which the shrunk network is not the masked one, with the reason.
 
-    Groups are accepted one half after the other, each on top of those that are accepted already, so that what is left
-    can be cut together. Halves are made of families: layers whose names differ in numbers only; a family of which the
+    Groups are accepted one part after the other, each on top of those that are accepted already, so that what is left
+    can be cut together. Parts are made of families: layers whose names differ in numbers only; a family of which the
     first and the last fail is given up as a whole. Weights are shaken first, so that equal or zero weights cannot hide
     a wrong index.
 
@@ -160,16 +163,17 @@ class _Trial:
         if reason is None:
             return good + groups
         if len(groups) == 1:
-            alone = not good or self._fault(groups) is not None
-            bad[groups[0].name] = reason if alone else f"cut together with others, {reason}"
+            bad[groups[0].name] = reason
             return good
         if len(families) == 1:
             if len(groups) > 2 and all(self._fault([*good, g]) is not None for g in (groups[0], groups[-1])):
                 bad |= dict.fromkeys((g.name for g in groups), reason)
                 return good
             families = [[g] for g in groups]
-        middle = len(families) // 2
-        return self._accept(self._accept(good, families[:middle], bad), families[middle:], bad)
+        size = -(-len(families) // PARTS)
+        for start in range(0, len(families), size):
+            good = self._accept(good, families[start : start + size], bad)
+        return good
 
     def _fault(self, groups: list[ChannelGroup]) -> str | None:
         """What is wrong when all these groups are cut, or None."""
