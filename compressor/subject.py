@@ -102,10 +102,11 @@ def first_method(section: CompressSection) -> Method | None:
         InputError: method, options or epochs are at fault.
     """
     if not is_gate(section):
+        method = make_method(section)
         if section.epochs is not None:
             cure = "remove the key, or choose a gate as the method (`compressor methods`)"
             raise InputError(f"'{section.method}' trains nothing", where="compress.epochs", cure=cure)
-        return make_method(section)
+        return method
     init = read_gate(section)[1].init
     if init == "open":
         return None
