@@ -2,8 +2,8 @@
 
 Layers are solved in the order of the data, each on what the already re-solved layers before it deliver, against what
 the dense network computes from the same images (asymmetric target). So a layer that lost no inputs still makes up for
-what the layers before it got wrong. A change of the mean output goes into the bias or into the batch norm that follows.
-Needs no labels and no gradients.
+what the layers before it got wrong; a depthwise convolution does so by a scale and a shift per channel. A change of the
+mean output goes into the bias or into the batch norm that follows. Needs no labels and no gradients.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class _Solver:
     def solve(self, calls: Sequence[tuple[WeightCall, WeightCall]]) -> Refit:
         """Solve one layer from the calls of all batches, and let the network go on with the result."""
         first = calls[0][1]
-        if first.weight in self.repeated or first.input is None or first.depthwise:
+        if first.weight in self.repeated or first.input is None:
             return Refit(first.layer, 0.0, 0.0, applied=False)
         x, y, now = self._rows(calls)
         if float((now - y).square().sum() / y.square().sum().clamp_min(1e-30)) < NEGLIGIBLE:
@@ -126,7 +126,10 @@ class _Solver:
         return Refit(first.layer, before, min(before, after), applied)
 
     def _candidates(self, call: WeightCall, old: Tensor, x: Tensor, y: Tensor, centred: bool) -> Iterator[Tensor]:
-        """The solution for every ridge."""
+        """The solution for every ridge; a depthwise convolution has one, the scale of every channel."""
+        if call.depthwise:
+            yield old * _scales(x @ old.transpose(1, 2), y, centred)[:, :, None]
+            return
         kept = self._kept(call, old)
         if not any(map(len, kept)):
             yield torch.zeros_like(old)
@@ -193,6 +196,14 @@ def _fit(x: Tensor, y: Tensor, centred: bool) -> Callable[[float], Tensor]:
         return solution.t() @ x.double() if dual else solution.t()
 
     return solve
+
+
+def _scales(own: Tensor, y: Tensor, centred: bool) -> Tensor:
+    """What brings each output closest to that of the dense network, (groups, outputs); 1 where there is none."""
+    if centred:
+        own, y = own - own.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    power = own.square().sum(1)
+    return torch.where(power > 0, (own * y).sum(1) / power.clamp_min(1e-30), torch.ones_like(power))
 
 
 def _error(matrix: Tensor, x: Tensor, y: Tensor, centred: bool) -> float:

@@ -208,3 +208,17 @@ def test_progress_is_told_layer_by_layer() -> None:
     told: list[tuple[int, int]] = []
     refit(model, Plan.uniform(groups, 0.5), data, groups=groups, progress=lambda *step: told.append(step))
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_depthwise_convolution_is_scaled_and_shifted() -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(conv_bn(3, 16), conv_bn(16, 16), conv_bn(16, 16, groups=16), nn.Flatten(), nn.Linear(1024, 4))
+    model, data = randomised(body), images()
+    groups = find_groups(model, data[0])
+    plan = Plan.of(groups, {g.name: tuple(range(g.size // 4 if g.name.startswith("0.") else g.size)) for g in groups})
+    fitted, done = refit(model, plan, data, groups=groups)
+    (entry,) = (entry for entry in done if entry.layer.startswith("2."))
+    assert entry.applied and entry.after < entry.before
+    old, new = (m.state_dict()[f"{entry.layer}.weight"] for m in (model, fitted))
+    assert torch.allclose(new / old, (new / old)[:, :, :1, :1].expand_as(old), rtol=1e-3)
+    assert not torch.allclose(new, old)

@@ -47,6 +47,7 @@ from compressor.subject import load_subject
 SAMPLES = Path(__file__).parents[2] / "samples" / "cifar10-resnet"
 TARGETS = (0.75, 0.5)
 BISECTIONS = 8
+BATCH = 16
 Batches = Sequence[tuple[Tensor, ...]]
 
 
@@ -281,8 +282,8 @@ def cost_row(name: str, count: int) -> list[str]:
     """Time of ranking and refit in forward passes over the same images, and peak memory; in a process of its own."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = getattr(torchvision.models, name)(weights=None).eval()
-    images = [(torch.randn(min(8, count - i), 3, 224, 224),) for i in range(0, count, 8)]
+    images = [(torch.randn(min(BATCH, count - i), 3, 224, 224),) for i in range(0, count, BATCH)]
+    model = _normalised(getattr(torchvision.models, name)(weights=None), images[0][0])
     groups = find_groups(model, images[0][0][:1])
     with torch.no_grad():
         forward = seconds(lambda: [model(*batch) for batch in images])
@@ -293,6 +294,16 @@ def cost_row(name: str, count: int) -> list[str]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     numbers = [forward, rank / forward, fit / forward, (rank + fit) / forward, peak]
     return [name, str(len(groups)), *(f"{number:.1f}" for number in numbers)]
+
+
+def _normalised(model: nn.Module, images: Tensor) -> nn.Module:
+    """The network with batch norms that have seen images: without, random weights let the activations grow."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        model.train()(images)
+    return model.eval()
 
 
 # the plot
