@@ -128,7 +128,8 @@ def _narrow(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
 
 def _as_convolution(graph: ir.Graph, node: ir.Node, value: ir.Value, array: Array) -> None:
     """Add a value per channel by the bias of a convolution that changes nothing else: ONNX Runtime keeps that in the
-    blocked layout of its neighbours, and takes a sum with a constant out of it."""
+    blocked layout of its neighbours, and takes a sum with a constant out of it.
+    """
     result, channels = node.outputs[0], array.size
     weight = _initializer(graph, f"{result.name}_weight", np.ones((channels, 1, *[1] * (array.ndim - 2)), array.dtype))
     bias = _initializer(graph, f"{result.name}_bias", array.reshape(-1))

@@ -196,7 +196,9 @@ def test_inspect_prints_nothing_but_json(command, pipeline) -> None:
     assert json.loads(command("inspect", "a.yaml", "--json").out) == {"groups": []}
 
 
-LATENCY = SimpleNamespace(p50_ms=2.0, p90_ms=3.0, p99_ms=4.0, samples=50)
+LATENCY = SimpleNamespace(
+    p50_ms=2.0, p90_ms=3.0, p99_ms=4.0, samples=50, throughput=500.0, session_ms=9.0, peak_bytes=20_000_000
+)
 INTERVAL = SimpleNamespace(median=1.5, low=1.4, high=1.6)
 
 
@@ -208,6 +210,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     def benchmark(files: list[Path], **options: object) -> SimpleNamespace:
         calls.append({"files": files, **options})
         return SimpleNamespace(
+            threads=options["threads"],
+            batch=options["batch"],
             models={"a": LATENCY, "b": LATENCY},
             speedups={"b": INTERVAL},
             warnings=["noisy"],
@@ -221,7 +225,17 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 def test_benchmark_prints_the_report_format(command, measured) -> None:
     ended = command("benchmark", "a.onnx", "b.onnx", "--threads", "2", "--batch", "8", "--json")
     assert json.loads(ended.out)["benchmarks"][0]["speedup"] == vars(INTERVAL)
-    assert measured == [{"files": [Path("a.onnx"), Path("b.onnx")], "provider": "cpu", "threads": 2, "batch": 8}]
+    files = [Path("a.onnx"), Path("b.onnx")]
+    assert measured == [{"files": files, "provider": "cpu", "threads": 2, "batch": 8, "min_seconds": 5.0}]
+
+
+def test_benchmark_measures_every_setting(command, measured) -> None:
+    command("benchmark", "a.onnx", "--threads", "1", "--threads", "2", "--batch", "1", "--batch", "8")
+    assert [(call["threads"], call["batch"]) for call in measured] == [(1, 1), (1, 8), (2, 1), (2, 8)]
+
+
+def test_benchmark_wants_files_or_samples(command) -> None:
+    assert command("benchmark").code == 2
 
 
 def test_benchmark_prints_a_row_per_file_and_warns_on_stderr(command, measured) -> None:
