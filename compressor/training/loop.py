@@ -16,6 +16,7 @@ from compressor.errors import InputError
 from compressor.recipe import FinetuneSection
 from compressor.training.accelerator import make_accelerator
 from compressor.training.checkpoint import Checkpoint
+from compressor.training.features import stage_maps
 from compressor.training.history import History, Progress
 from compressor.training.objective import Objective
 from compressor.training.optimizer import sgd
@@ -101,14 +102,22 @@ def fit(
     accelerator = make_accelerator(settings, getattr(loader, "batch_size", None))
     teacher = teacher if settings.distill else None
     place = accelerator.device, torch.channels_last if settings.channels_last else torch.preserve_format
-    with _borrowed(model, *place, training=True), _borrowed(teacher, *place, training=False):
+    watched = (model, teacher) if teacher is not None and settings.distill_features else (None, None)
+    with (
+        _borrowed(model, *place, training=True),
+        _borrowed(teacher, *place, training=False),
+        stage_maps(watched[0]) as own,
+        stage_maps(watched[1]) as target,
+    ):
         shell, prepared, shard = accelerator.prepare(_Shell(model), optimizer, loader)
         batches = count_batches(shard)
         known = {"seed": seed, "batches": batches, "settings": settings.model_dump(mode="json"), **(identity or {})}
+        minimised = objective(teacher, settings, accelerator)
+        minimised.own, minimised.target = own, target
         return Trainer(
             accelerator,
             shell,
-            objective(teacher, settings, accelerator),
+            minimised,
             Order(loader, shard, seed),
             batches,
             prepared,
