@@ -45,7 +45,7 @@ def divergences(
     for gradients in _stacks(_gradients(model, names, images, seed), size):
         effects = torch.zeros(len(changes), len(gradients[0]), dtype=torch.float64)
         for name, gradient in zip(names, gradients, strict=False):
-            effects[rows[name]] += (stacked[name] @ gradient.flatten(1).t()).double()
+            effects[rows[name]] += (stacked[name] @ gradient.flatten(1).t()).double().cpu()
         squares += effects.square().sum(1)
         count += effects.shape[1]
     return (squares / (2 * count)).tolist()
