@@ -1,0 +1,125 @@
+"""A latency table turned into a cost of widths."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from compressor.budget.allocate import allocate
+from compressor.budget.choices import choose_widths
+from compressor.budget.latency import Latency
+from compressor.budget.profile import fits, write_kit
+from compressor.budget.skeleton import Skeleton
+from compressor.budget.staircase import Staircase
+from compressor.inspection import useful_widths
+from compressor.selection.base import Ranking
+from compressor.structure import Groups, find_groups
+from exporters.latency_table import LatencyTable
+from exporters.operators import Measured, Operator
+from tests.budget.test_skeleton import INPUTS, Mixed, export
+
+BLOCK = 4
+SETTINGS = {"provider": "cpu", "threads": 1, "batch": 1}
+
+
+def blocks(width: float) -> int:
+    return -(-int(width) // BLOCK)
+
+
+@pytest.fixture(scope="module")
+def network() -> tuple[Groups, Skeleton]:
+    model = Mixed().eval()
+    groups = find_groups(model, INPUTS)
+    return groups, Skeleton.learn(model, groups, export)
+
+
+@pytest.fixture(scope="module")
+def table(network: tuple[Groups, Skeleton]) -> LatencyTable:
+    """What a device would measure that works on four channels at a time, with a little noise."""
+    groups, skeleton = network
+    rng, widths = np.random.default_rng(0), choose_widths(groups)
+    layers = [n for n in skeleton.file.graph.node if n.op_type in ("Conv", "Gemm")]
+    measured = []
+    for choice in widths:
+        times = []
+        for node in layers:
+            axes = [axis for slot, axis in skeleton.axes.items() if slot.owner == node.input[1]]
+            us = 10 * float(np.prod([blocks(axis.length(choice)) for axis in axes])) * rng.normal(1, 0.0005)
+            times.append((Operator(node.name, node.op_type, (), ()), us))
+        measured.append(Measured(sum(us for _, us in times), times))
+    return LatencyTable({"cpu": "made up"}, SETTINGS, tuple(widths), tuple(measured))
+
+
+@pytest.fixture(scope="module")
+def cost(network: tuple[Groups, Skeleton], table: LatencyTable) -> Latency:
+    return Latency(table, network[1], network[0])
+
+
+def test_the_steps_of_the_device_are_found(cost: Latency) -> None:
+    assert cost.staircase.block == BLOCK
+    assert cost.error < 0.05
+
+
+def test_measured_networks_are_foretold(cost: Latency, table: LatencyTable) -> None:
+    for widths, measured in zip(table.widths, table.measured, strict=True):
+        assert cost.total(widths) == pytest.approx(measured.total / 1e3, rel=0.06)
+
+
+def test_changes_are_differences_of_totals(cost: Latency, network: tuple[Groups, Skeleton]) -> None:
+    rng = Random(0)
+    for group in network[0]:
+        widths = {g.name: rng.randrange(g.step, g.size + 1, g.step) for g in network[0]}
+        candidates = range(0 if group.vanishes else group.step, group.size + 1, group.step)
+        totals = [cost.total({**widths, group.name: w}) - cost.total(widths) for w in candidates]
+        np.testing.assert_allclose(cost.changes(widths, group.name, candidates), totals, atol=1e-9)
+
+
+def test_a_group_that_vanishes_takes_its_layers_with_it(cost: Latency, network: tuple[Groups, Skeleton]) -> None:
+    hidden = next(g for g in network[0] if g.name == "hidden")
+    full, least = cost.total({}), cost.total({"hidden": hidden.step})
+    assert cost.total({"hidden": 0}) < least < full
+
+
+def test_useful_widths_lie_on_the_steps(cost: Latency, network: tuple[Groups, Skeleton]) -> None:
+    found = {group.name: useful_widths(cost, group) for group in network[0]}
+    assert any(found.values())
+    assert all(width % BLOCK == 0 for widths in found.values() for width in widths)
+
+
+def test_no_allocation_is_slower_than_the_dense_network(cost: Latency, network: tuple[Groups, Skeleton]) -> None:
+    groups = network[0]
+    falling = {g.name: tuple(1 - w / g.size for w in range(g.size + 1)) for g in groups}
+    rankings = {g.name: Ranking(tuple(range(g.size)), falling[g.name]) for g in groups}
+    for share in (0.4, 0.6, 0.8, 0.95):
+        assert cost.total(allocate(groups, rankings, cost, share)) <= share * cost.dense
+
+
+def test_tables_come_back_from_disk(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path / "table.json")
+    again = LatencyTable.load(tmp_path / "table.json")
+    assert again.widths == table.widths and again.device == table.device and again.settings == table.settings
+    assert again.measured[0].total == pytest.approx(table.measured[0].total, abs=0.01)
+
+
+def test_tables_of_something_else_are_told(table: LatencyTable, network: tuple[Groups, Skeleton]) -> None:
+    assert fits(table, SETTINGS, network[0]) is None
+    assert "threads" in (fits(table, SETTINGS | {"threads": 4}, network[0]) or "")
+    assert "group" in (fits(replace(table, widths=({},)), SETTINGS, network[0]) or "")
+
+
+def test_a_kit_holds_all_that_its_script_needs(network: tuple[Groups, Skeleton], tmp_path: Path) -> None:
+    files = write_kit(network[1], network[0], SETTINGS, tmp_path / "kit")
+    assert {path.name for path in files} >= {"measure.py", "kit.json", "0000.onnx"}
+    imported = [line for line in files[-1].read_text().splitlines() if line.startswith(("import", "from"))]
+    assert not any(word in line for line in imported for word in ("compressor", "exporters", "torch", "onnx "))
+
+
+def test_features_tell_steps_and_stray_widths() -> None:
+    stairs, dense = Staircase(16, 4), np.array([64.0])
+    on, inside, stray = (stairs.features(np.array([[w]]), dense)[0] for w in (48.0, 44.0, 43.0))
+    assert on[2] == inside[2] == stray[2]
+    assert on[3] == inside[3] == 0 and stray[3] == 1

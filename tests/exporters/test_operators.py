@@ -1,0 +1,68 @@
+"""Measuring operators inside their network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+import exporters
+from exporters import operators
+from exporters.errors import ExportError
+from exporters.hollow import hollow
+from exporters.latency_table import LatencyTable
+from exporters.memory import peak_bytes
+from exporters.operators import measure_operators
+from tests.exporters.models import Residual, with_statistics
+
+X = torch.randn(2, 3, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exporters.export_onnx(with_statistics(Residual()), X, tmp_path_factory.mktemp("network") / "network.onnx")
+
+
+def test_hollow_runs_the_same_operators(network: Path) -> None:
+    file = onnx.load(network)
+    whole, empty = measure_operators([file.SerializeToString(), hollow(file)])
+    assert [op.kind for op, _ in whole.operators] == [op.kind for op, _ in empty.operators]
+    assert [op.outputs for op, _ in whole.operators] == [op.outputs for op, _ in empty.operators]
+    assert whole.total > 0 and all(us >= 0 for _, us in whole.operators)
+
+
+def test_the_script_writes_a_table_without_this_package(network: Path, tmp_path: Path) -> None:
+    shutil.copyfile(operators.__file__, tmp_path / "measure.py")
+    (tmp_path / "a.onnx").write_bytes(hollow(onnx.load(network)))
+    kit = {"settings": {"provider": "cpu", "threads": 1, "batch": 1}, "files": ["a.onnx"], "widths": [{}]}
+    (tmp_path / "kit.json").write_text(json.dumps(kit))
+    done = subprocess.run(
+        [sys.executable, "-I", "measure.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    table = LatencyTable.load(tmp_path / "table.json")
+    assert table.settings["threads"] == 1 and len(table.measured) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', '{"schema": 1, "operators": [], "networks": []}'])
+def test_what_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "table.json").write_text(text)
+    with pytest.raises(ExportError, match="not a latency table"):
+        LatencyTable.load(tmp_path / "table.json")
+
+
+def test_peak_memory_grows_with_the_batch(network: Path) -> None:
+    small, large = peak_bytes(network), peak_bytes(network, batch=2048)
+    assert small is not None and large is not None
+    assert small < large
+
+
+def test_memory_of_a_file_that_does_not_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ExportError):
+        peak_bytes(tmp_path / "missing.onnx")
