@@ -93,3 +93,13 @@ class FreeGate(Gate):
     def start(self, logits: Tensor) -> None:
         with torch.no_grad():
             self.logit.copy_(logits)
+
+
+def bounded(raw: Tensor) -> Tensor:
+    """Logits between `-BOUND` and `BOUND`, of slope 1 about 0."""
+    return BOUND * torch.tanh(raw / BOUND)
+
+
+def unbounded(logits: Tensor) -> Tensor:
+    """What `bounded` maps to these logits; those at the bound are moved a little away from it."""
+    return BOUND * (logits / BOUND).clamp(-0.95, 0.95).atanh()

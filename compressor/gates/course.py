@@ -90,9 +90,9 @@ class Course(nn.Module):
     ) -> None:
         super().__init__()
         self.gated, self.gate, self.cost, self.price = gated, gate, cost, price
-        self._begin: float | None
         self.target, self.phases, self.choose = target, phases, choose
-        self.step, self._begin = 0, None
+        self.step = 0
+        self._begin: float | None = None
         self.penalty = torch.zeros(())
         units = sum(gate.sizes)
         self.register_buffer("average", torch.zeros(units))
@@ -110,7 +110,7 @@ class Course(nn.Module):
         else:
             logits = self.gate.logits(inputs)
             still = 0 * logits  # parameters that rest still take part, as processes in step must agree on them
-            self.penalty = self.price(0 * self.cost(self.gate.probability(logits)), 0.0)
+            self.penalty = self.price(still.sum(), 0.0)
             gates = still + (self.hard if step >= self.phases.harden else 1)
             self._record(step, self.gate.probability(logits) if step < self.phases.learn else self.hard > 0, gates)
         return self.gated.run(inputs, self.gate.scale(gates))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import InputError
-from compressor.gates.base import BOUND, OPEN
+from compressor.gates.base import BOUND, OPEN, bounded, unbounded
 from compressor.gates.l0_hc import HardConcrete
 
 COUPLING = 0.1
@@ -50,13 +50,13 @@ class DepL0(HardConcrete):
     def logits(self, inputs: tuple[Tensor, ...]) -> Tensor:
         carried, parts = self._chain()[0].bias.new_ones(1), []
         for link in self._chain():
-            carried = BOUND * torch.tanh(link(carried / (BOUND * len(carried) / COUPLING)) / BOUND)
+            carried = bounded(link(carried * (COUPLING / (BOUND * len(carried)))))
             parts.append(carried)
         logits = torch.cat(parts[::-1] if self.backwards else parts)
         return logits if self.free is None else logits + self.free
 
     def start(self, logits: Tensor) -> None:
-        parts = (BOUND * (logits.clamp(-0.95 * BOUND, 0.95 * BOUND) / BOUND).atanh()).split(self.sizes)
+        parts = unbounded(logits).split(self.sizes)
         with torch.no_grad():
             for link, part in zip(self._chain(), parts[::-1] if self.backwards else parts, strict=True):
                 link.weight.zero_()

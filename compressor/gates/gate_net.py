@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressor.gates.base import OPEN
+from compressor.gates.base import OPEN, bounded, unbounded
 from compressor.gates.l0_hc import HardConcrete
 
 FEATURES, HIDDEN = 64, 64
 """Means of neighbouring input values that the network is shown, and the width of its hidden layer."""
+CALM = 100.0
+"""A step changes the hidden layer this much less than a logit."""
 
 
 class GateNet(HardConcrete):
@@ -30,14 +32,17 @@ class GateNet(HardConcrete):
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__(sizes)
         self.trunk, self.heads = nn.Linear(FEATURES, HIDDEN), nn.Linear(HIDDEN, sum(sizes))
+        with torch.no_grad():
+            self.trunk.weight.mul_(CALM)
         self.start(torch.full((sum(sizes),), OPEN))
 
     def logits(self, inputs: tuple[Tensor, ...]) -> Tensor:
         seen = inputs[0].to(self.trunk.weight.dtype).flatten(1).unsqueeze(1)
-        features = F.relu(self.trunk(F.adaptive_avg_pool1d(seen, FEATURES).squeeze(1)))
-        return F.linear(features.mean(0) / HIDDEN, self.heads.weight, self.heads.bias)
+        hidden = self.trunk(F.adaptive_avg_pool1d(seen, FEATURES).squeeze(1) / CALM)
+        features = F.layer_norm(F.relu(hidden), (HIDDEN,)).mean(0)
+        return bounded(self.heads(features / HIDDEN))
 
     def start(self, logits: Tensor) -> None:
         with torch.no_grad():
             self.heads.weight.zero_()
-            self.heads.bias.copy_(logits)
+            self.heads.bias.copy_(unbounded(logits))
