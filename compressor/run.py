@@ -284,7 +284,7 @@ class Run:
         chase = self._chase(dense)
         target = chase.speedup(kind, value)
         attempts = chase.attempts(target, groups, rankings)
-        write_json(directory / SPEED, summary(chase.cost, target, attempts, chase.is_here))
+        write_json(directory / SPEED, summary(chase.cost, groups, target, attempts, chase.is_here))
         return attempts[-1].widths
 
     def _within(self, limit: float, groups: Groups, rankings: Mapping[str, Ranking], directory: Path) -> dict[str, int]:
@@ -388,7 +388,7 @@ class Run:
             write_json(directory / BENCHMARKS, results)
 
         # A file's metadata does not change its latency: the weights count, not the stage that exports them.
-        depends_on = {"compact": compact.name, "benchmark": settings.model_dump()} | self._export_settings()
+        depends_on = {"compact": compact.name, "benchmark": settings.model_dump(mode="json", exclude={"table"})} | self._export_settings()
         machine = {"node": platform.node(), "onnxruntime": onnxruntime.__version__}
         return self._stage("benchmark", depends_on | machine, work)
 

@@ -32,6 +32,8 @@ from exporters.operators import device
 from exporters.statistics import Speedup
 
 TABLE = "table.json"
+CURVES = 5
+"""How many groups the report shows the staircase of."""
 CANDIDATE_SECONDS = 2.0
 """How long a candidate is measured against the dense network."""
 
@@ -172,7 +174,7 @@ def describe(cost: Latency) -> str:
     )
 
 
-def summary(cost: CostModel, target: float, attempts: list[Attempt], here: bool) -> dict[str, Any]:
+def summary(cost: CostModel, groups: Groups, target: float, attempts: list[Attempt], here: bool) -> dict[str, Any]:
     """What the report tells about the way to the target."""
     best, found = attempts[-1], dict[str, Any]()
     if isinstance(cost, Latency):
@@ -184,6 +186,14 @@ def summary(cost: CostModel, target: float, attempts: list[Attempt], here: bool)
             "dense_ms": cost.dense,
             "predicted_ms": cost.total(best.widths),
             "layers": cost.by_layer(best.widths),
+            "curves": _curves(cost, groups),
         }
     tried = [{"share": a.share, "price": a.price, "speedup": dataclasses.asdict(a.speedup)} for a in attempts]
     return {"target": target, "reached": best.holds(target), "measured": here, "attempts": tried, **found}
+
+
+def _curves(cost: CostModel, groups: Groups) -> dict[str, list[float]]:
+    """Milliseconds of the network with one group at each width from 0 up, for the first group of every size."""
+    first = {group.size: group for group in reversed(groups)}
+    shown = [first[size] for size in sorted(first, reverse=True)[:CURVES]]
+    return {g.name: (cost.dense + cost.changes({}, g.name, range(g.size + 1))).tolist() for g in shown}

@@ -36,6 +36,7 @@ class HtmlWriter(Writer):
             latencies=[(bench, Markup(plots.latency(raw))) for bench, raw in zip(benchmarks, samples, strict=True)],
             training=Markup(plots.training(report.history)) if report.history else None,
             gates=_gates(report),
+            staircases=_staircases(report),
             recipe=yaml.safe_dump(report.recipe, sort_keys=False),
         )
 
@@ -45,3 +46,11 @@ def _gates(report: Report) -> Markup | None:
     moved = report.gates[0].expected if report.gates else {}
     sizes = {group.name: group.size for group in report.groups if group.size and group.name in moved}
     return Markup(plots.gates(report.gates, sizes)) if sizes else None
+
+
+def _staircases(report: Report) -> Markup | None:
+    """The plot of latency over width; none without a latency table."""
+    if not report.speed or not report.speed.curves:
+        return None
+    kept = {group.name: group.kept for group in report.groups if group.kept is not None}
+    return Markup(plots.staircases(report.speed.curves, kept))

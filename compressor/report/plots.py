@@ -100,6 +100,29 @@ def gates(movements: Sequence[GateEpoch], sizes: Mapping[str, int]) -> str:
         return _svg(figure)
 
 
+def staircases(curves: Mapping[str, Sequence[float]], kept: Mapping[str, int]) -> str:
+    """Draw the latency of the network over the width of single groups, as an SVG.
+
+    Args:
+        curves: Milliseconds at every width from 0 up, by the name of the group.
+        kept: The width that was chosen.
+    """
+    with rc_context({**STYLE, "svg.hashsalt": "staircases"}):
+        figure = Figure(figsize=(7.6, 1.9), layout="constrained")
+        panels = figure.subplots(1, PANELS, squeeze=False, sharey=True).flatten()
+        for panel, (name, values) in zip(panels, curves.items(), strict=False):
+            panel.plot(range(len(values)), values, color=DENSE, linewidth=1.2)
+            if name in kept:
+                panel.plot(kept[name], values[kept[name]], color=COMPACT, marker="o", markersize=4)
+            panel.set_title(name if len(name) <= LABEL else f"…{name[1 - LABEL :]}", loc="left", fontsize=8)
+            panel.set(xticks=[0, len(values) - 1])
+            panel.tick_params(labelsize=7)
+        panels[0].set_ylabel("ms", fontsize=8)
+        for panel in panels[len(curves) :]:
+            panel.set_visible(False)
+        return _svg(figure)
+
+
 def _curve(axes: Axes, epochs: Sequence[int], values: Sequence[float], title: str) -> None:
     axes.plot(epochs, values, color=COMPACT, marker="o", markersize=3.5, linewidth=1.6)
     axes.set_title(title, loc="left", fontsize=10)

@@ -155,6 +155,7 @@ class Speed(Part):
         dense_ms: What the table says about the dense network.
         predicted_ms: And about the compact one.
         layers: Milliseconds of each layer of the compact network, by its node in the file.
+        curves: Milliseconds of the dense network with one group at every width from 0 up, for some groups.
     """
 
     target: float
@@ -168,6 +169,7 @@ class Speed(Part):
     dense_ms: float | None = None
     predicted_ms: float | None = None
     layers: dict[str, float] = {}
+    curves: dict[str, list[float]] = {}
 
 
 class Report(Part):
