@@ -27,7 +27,7 @@ DENSE, COMPACT = "dense.onnx", "compact.onnx"
 WEIGHTS, PLAN = "compact.safetensors", "plan.json"
 QUALITY, HISTORY, PARITY, BENCHMARKS = "quality.json", "history.json", "parity.json", "benchmarks.json"
 FAULTS, REFITS, GATES, RANKINGS = "faults.json", "refits.json", "gates.json", "rankings.json"
-SPEED = "speed.json"
+SPEED, BATCH = "speed.json", "batch.json"
 RISE = "rise.json"
 PACKAGES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -72,6 +72,7 @@ def make_report(
         history=read_json(history) if history.exists() else [],
         gates=read_json(gates) if gates.exists() else [],
         speed=read_json(speed) if speed.exists() else None,
+        batch=read_json(done.measured / BATCH),
         rise=read_json(rise)["rise"] if rise.exists() else None,
         warnings=_warnings(recipe, benchmarks) + _not_refitted(done.pruned),
     )

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnxruntime
@@ -24,6 +25,7 @@ from compressor.gates.settings import EPOCHS, is_gate, read_gate
 from compressor.gates.trainer import train_gates
 from compressor.journal import Advance, Journal
 from compressor.outcome import (
+    BATCH,
     BENCHMARKS,
     COMPACT,
     DENSE,
@@ -50,7 +52,7 @@ from compressor.refit import Refit, refit
 from compressor.report import Report
 from compressor.rise import Rise, smallest_within
 from compressor.selection.base import Calibration, Method, Ranking
-from compressor.speed import Chase, profile, read_cost, settings_of, summary
+from compressor.speed import CANDIDATE_SECONDS, Chase, profile, read_cost, settings_of, summary
 from compressor.stages import UNFINISHED, Stages, sha256
 from compressor.structure import Plan, load_compact, save_compact, shrink, verify
 from compressor.structure.groups import Groups
@@ -386,9 +388,13 @@ class Run:
                 result.save_samples(directory / samples_name(batch))
                 results.append(result.to_dict())
             write_json(directory / BENCHMARKS, results)
+            write_json(directory / BATCH, self._batch_choice(compact, exported))
 
         # A file's metadata does not change its latency: the weights count, not the stage that exports them.
-        depends_on = {"compact": compact.name, "benchmark": settings.model_dump(mode="json", exclude={"table"})} | self._export_settings()
+        depends_on = {
+            "compact": compact.name,
+            "benchmark": settings.model_dump(mode="json", exclude={"table"}),
+        } | self._export_settings()
         machine = {"node": platform.node(), "onnxruntime": onnxruntime.__version__}
         return self._stage("benchmark", depends_on | machine, work)
 
@@ -470,32 +476,50 @@ class Run:
         return tell
 
     def _export_settings(self) -> dict[str, Any]:
-        return {"export": self.recipe.export.model_dump(), "batch": self._batch()}
+        settings = self.recipe.export
+        return {"export": settings.model_dump(), "batch": self._batch(settings.dynamic_batch)}
 
-    def _batch(self) -> int:
+    def _batch(self, dynamic: bool) -> int:
         """Batch size of the exported inputs: that of the benchmark where the file is fixed to one."""
-        return 2 if self.recipe.export.dynamic_batch else self.recipe.benchmark.batch_sizes[0]
+        return 2 if dynamic else self.recipe.benchmark.batch_sizes[0]
+
+    def _batch_choice(self, compact: Path, exported: Path) -> dict[str, Any]:
+        """Whether the file takes any batch, and how fast the other kind would be at the first batch size."""
+        settings, dynamic = self.recipe.benchmark, self.recipe.export.dynamic_batch
+        with TemporaryDirectory() as directory:
+            other = Path(directory, "other.onnx")
+            self._export(load_compact(compact, self.subject.model), other, {}, dynamic=not dynamic)
+            seconds = min(CANDIDATE_SECONDS, settings.seconds)
+            files = [exported / COMPACT, other]
+            found = benchmark(files, **settings_of(settings), min_seconds=seconds, memory=False).speedup
+        assert found is not None
+        return {"dynamic": dynamic, "other": dataclasses.asdict(found)}
 
     def export_plain(self, model: nn.Module, path: Path) -> None:
         """Write a network as the recipe says, without notes on where it comes from."""
         self._export(model, path, {})
 
-    def _export(self, model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    def _export(
+        self, model: nn.Module, path: Path, metadata: Mapping[str, str], *, dynamic: bool | None = None
+    ) -> None:
         settings, cost = self.recipe.export, self.subject.cost
+        dynamic = settings.dynamic_batch if dynamic is None else dynamic
+        batch = self._batch(dynamic)
         provenance = {
             "compressor.version": __version__,
             "compressor.checkpoint_sha256": self.subject.checkpoint_sha256 or "none",
             "compressor.dense_params": str(cost.params),
             "compressor.dense_macs": str(cost.macs),
+            "compressor.batch": "dynamic" if dynamic else str(batch),
         }
-        inputs = tuple(tensor[:1].repeat(self._batch(), *[1] * (tensor.dim() - 1)) for tensor in self.subject.inputs)
+        inputs = tuple(tensor[:1].repeat(batch, *[1] * (tensor.dim() - 1)) for tensor in self.subject.inputs)
         try:
             export_onnx(
                 model,
                 inputs,
                 path,
                 opset=settings.opset,
-                dynamic_batch=settings.dynamic_batch,
+                dynamic_batch=dynamic,
                 metadata={**provenance, **metadata},
             )
         except ExportError as error:

@@ -172,6 +172,13 @@ class Speed(Part):
     curves: dict[str, list[float]] = {}
 
 
+class BatchChoice(Part):
+    """Whether the file takes any batch size, and how fast the other kind of file would be compared with it."""
+
+    dynamic: bool
+    other: Speedup
+
+
 class Report(Part):
     """Everything that one run found.
 
@@ -190,6 +197,7 @@ class Report(Part):
         history: The training curve.
         gates: How learned gates moved.
         speed: The way to a target on measured time.
+        batch: Dynamic batch or not, and what that costs.
         rise: What the widths cost before fine-tuning, where the target is a loss.
         warnings: What a reader should know before trusting the numbers.
     """
@@ -209,6 +217,7 @@ class Report(Part):
     history: list[Epoch] = []
     gates: list[GateEpoch] = []
     speed: Speed | None = None
+    batch: BatchChoice | None = None
     rise: float | None = None
     warnings: list[str] = []
 

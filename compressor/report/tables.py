@@ -75,7 +75,7 @@ def comparison(report: Report) -> list[Row]:
     if dense.onnx_bytes and compact.onnx_bytes:
         change = _shrunk(dense.onnx_bytes, compact.onnx_bytes)
         rows.append(Row("ONNX file", size(dense.onnx_bytes), size(compact.onnx_bytes), change))
-    return rows + _quality(report) + _latencies(report)
+    return rows + _quality(report) + _latencies(report) + _batch(report)
 
 
 def _quality(report: Report) -> list[Row]:
@@ -102,6 +102,15 @@ def _latencies(report: Report) -> list[Row]:
 
 def _lost(value: float) -> str:
     return f"{100 * value:.2f} points"
+
+
+def _batch(report: Report) -> list[Row]:
+    if report.batch is None:
+        return []
+    mine, other = ("any", "fixed") if report.batch.dynamic else ("fixed", "dynamic")
+    found = report.batch.other
+    change = f"a {other} one would be {times(found.median)} as fast ({times(found.low)} to {times(found.high)})"
+    return [Row("Batch size", mine, mine, change)]
 
 
 _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
