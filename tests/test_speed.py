@@ -1,0 +1,112 @@
+"""Targets in time, from recipe to report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from compressor.budget import choices
+from compressor.errors import InputError
+from compressor.pipeline import compress, inspect_recipe, profile_recipe
+from compressor.recipe import load_recipe
+from exporters import operators
+
+MODEL = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.one = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 64, 3, padding=1)
+        self.two, self.head = nn.Conv2d(64, 16, 3, padding=1), nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        return self.head((x + self.two(torch.relu(self.one(x)))).mean((2, 3)))
+"""
+RECIPE = {
+    "model": {"builder": "net.py:Net", "input": [1, 8, 8]},
+    "data": {"source": "digits"},
+    "compress": {"method": "magnitude", "target": {"speedup": 1.5}, "calibration": {"images": 32}, "refit": False},
+    "finetune": {"epochs": 0},
+    "benchmark": {"seconds": 0.2},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "net.py").write_text(MODEL)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few networks and short turns: what is measured does not matter here."""
+    monkeypatch.setattr(choices, "ALIKE", 8)
+    monkeypatch.setattr(choices, "MIXED", 12)
+    monkeypatch.setattr(operators, "TURN_SECONDS", 0.002)
+    monkeypatch.setattr(operators, "MOST_ROUNDS", 2)
+
+
+@pytest.fixture(scope="module")
+def table(project: Path) -> Path:
+    """A table that was measured on a device that is not here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choices, "MIXED", 12)
+        patch.setattr(operators, "TURN_SECONDS", 0.002)
+        profile_recipe(project / "recipe.yaml", out=project / "table.json")
+    content = json.loads((project / "table.json").read_text())
+    content["device"]["cpu"] = "a board"
+    (project / "table.json").write_text(json.dumps(content))
+    return project / "table.json"
+
+
+def test_the_way_to_a_speed_up_is_reported(project: Path, tmp_path: Path) -> None:
+    report = compress(project / "recipe.yaml", tmp_path / "run")
+    assert report.speed is not None and report.speed.measured
+    assert report.speed.attempts[-1].speedup.low > 0
+    rule, bench = report.accept[0], report.benchmarks[0]
+    assert rule.name == "target" and rule.measured == bench.speedup.low
+    assert rule.passed == (bench.speedup.low >= 1.5)
+    assert "The way to 1.50x" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_out_of_reach_is_told_with_what_stands_in_the_way(project: Path, tmp_path: Path) -> None:
+    report = compress(project / "recipe.yaml", tmp_path / "run", ["compress.target.speedup=500"])
+    assert not report.accepted
+    assert report.speed is not None and not report.speed.reached
+    assert any("500.00 is out of reach" in warning and "most of what is left" in warning for warning in report.warnings)
+
+
+def test_a_table_of_another_device_is_met_by_prediction(project: Path, table: Path, tmp_path: Path) -> None:
+    report = compress(project / "recipe.yaml", tmp_path / "run", [f"benchmark.table={json.dumps(str(table))}"])
+    assert report.speed is not None and not report.speed.measured
+    assert report.speed.dense_ms is not None and report.speed.predicted_ms is not None
+    rule = report.accept[0]
+    assert rule.measured == pytest.approx(report.speed.dense_ms / report.speed.predicted_ms)
+    assert rule.measured >= 1.5 and rule.passed and "a board" in rule.text
+
+
+def test_milliseconds_that_the_dense_network_meets_are_refused(project: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(project / "recipe.yaml")
+    target = recipe.compress.target.model_copy(update={"speedup": None, "latency_ms": 1000.0})
+    changed = recipe.model_copy(update={"compress": recipe.compress.model_copy(update={"target": target})})
+    with pytest.raises(InputError, match="already"):
+        compress(changed, tmp_path / "run")
+
+
+def test_inspect_shows_milliseconds_with_a_table(project: Path, table: Path) -> None:
+    found = inspect_recipe(project / "recipe.yaml", [f"benchmark.table={json.dumps(str(table))}"])
+    assert all(group.ms is not None and group.ms >= 0 for group in found.groups)
+
+
+def test_a_table_of_other_settings_is_refused(project: Path, table: Path, tmp_path: Path) -> None:
+    overrides = [f"benchmark.table={json.dumps(str(table))}", "benchmark.threads=2"]
+    with pytest.raises(InputError, match="threads"):
+        compress(project / "recipe.yaml", tmp_path / "run", overrides)
