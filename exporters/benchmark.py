@@ -40,6 +40,8 @@ TURN_SECONDS = 0.005
 """Least time of the timed calls in a turn, and of those before them: enough to pass a processor's last cache once."""
 FEWEST_PASSES, MOST_PASSES = 5, 20
 """Bounds on the number of passes; between them, opening files takes no longer than measuring."""
+HALF_WIDTH = 0.03
+"""Passes go on, up to twice as many, until the interval of every speed-up reaches no further than this, as a share."""
 CAP_SECONDS = 60.0
 """A measurement ends after this time, or four times the time asked for, with fewer samples than asked for."""
 RESOLUTION_MS, SPREAD, DRIFT = 0.05, 0.10, 0.05
@@ -97,6 +99,8 @@ class Benchmark:
     def warnings(self) -> list[str]:
         """Reasons to doubt these numbers, in plain words."""
         found = [text for name in self.samples for text in self._doubts(name)]
+        wide = [name for name, speedup in self.speedups.items() if _half_width(speedup) > HALF_WIDTH]
+        found += [f"{name}: the interval of the speed-up is still wider than ±{HALF_WIDTH:.0%}" for name in wide]
         load, cores = self.environment["load_average"], self.environment["cores"]
         if load is not None and load > cores:
             found.append(f"other processes were running: load average {load:.1f} on {cores} cores")
@@ -183,7 +187,8 @@ def benchmark(
         threads: Threads inside one operator.
         batch: Batch size.
         min_seconds: Measure at least so long, all files together, after the warm-up ...
-        min_samples: ... and until every file has so many samples, or a cap is reached (and a warning given).
+        min_samples: ... and until every file has so many samples, and every speed-up an interval that is narrow
+            enough, or a cap is reached (and a warning given).
         warmup_seconds: Run every file at least so long before, ...
         warmup_samples: ... and at least so many times.
         seed: Seed of inputs, order and resampling.
@@ -304,7 +309,7 @@ def _measure(
 ) -> None:
     rng = np.random.default_rng(seed)
     begin, measured = perf_counter(), 0.0
-    while len(files[0].passes) < schedule.passes or measured < schedule.seconds:
+    while len(files[0].passes) < schedule.passes or measured < schedule.seconds or _is_open(files, seed):
         if len(files[0].passes) >= 2 and perf_counter() - begin > schedule.cap:
             break
         for file in files:
@@ -319,6 +324,18 @@ def _measure(
         measured += perf_counter() - start
         if progress:
             progress(min(1.0, len(files[0].passes) / schedule.passes, measured / max(schedule.seconds, 1e-9)))
+
+
+def _is_open(files: Sequence[_File], seed: int) -> bool:
+    """Whether more passes could make an interval narrow enough."""
+    reference, *others = (np.array(file.passes) for file in files)
+    if len(reference) >= 2 * MOST_PASSES:
+        return False
+    return any(_half_width(statistics.speedup(reference, other, seed)) > HALF_WIDTH for other in others)
+
+
+def _half_width(speedup: Speedup) -> float:
+    return (speedup.high - speedup.low) / (2 * speedup.median)
 
 
 def _caller(
