@@ -76,7 +76,7 @@ class Skeleton:
                 kept = {g.name: g.balanced(range(g.size))[: widths.get(g.name, g.size)] for g in groups}
                 export(shrink(shaken, Plan.of(groups, kept)), path)
                 files.append(onnx.load(path, load_external_data=False))
-        found = [dict(_numbers(file)) for file in files]
+        found = [dict(_numbers(file, _names(file, files[0]))) for file in files]
         if any(numbers.keys() != found[0].keys() for numbers in found):
             raise InputError(
                 "its graph changes with its widths, so latencies of other widths cannot be foretold",
@@ -160,17 +160,27 @@ def _shaken(model: nn.Module) -> nn.Module:
     return copy
 
 
-def _numbers(file: onnx.ModelProto) -> Iterator[tuple[Slot, int]]:
+def _names(file: onnx.ModelProto, other: onnx.ModelProto) -> dict[str, str]:
+    """What nodes and constants of a file are called in another one, by their places in the graph."""
+    names: dict[str, str] = {}
+    for mine, its in zip(file.graph.node, other.graph.node, strict=False):
+        if mine.op_type == its.op_type:
+            names |= dict(zip((mine.name, *mine.input), (its.name, *its.input), strict=False))
+    return names
+
+
+def _numbers(file: onnx.ModelProto, names: Mapping[str, str]) -> Iterator[tuple[Slot, int]]:
     for tensor in file.graph.initializer:
+        name = names.get(tensor.name, tensor.name)
         for index, length in enumerate(tensor.dims):
-            yield Slot("shape", tensor.name, "", index), length
+            yield Slot("shape", name, "", index), length
         if tensor.data_type == onnx.TensorProto.INT64 and sum(tensor.dims) <= SMALL:
             for index, value in enumerate(numpy_helper.to_array(tensor).reshape(-1).tolist()):
-                yield Slot("value", tensor.name, "", index), value
+                yield Slot("value", name, "", index), value
     for node in file.graph.node:
         for entry in node.attribute:
             for index, value in enumerate([entry.i] if entry.type == onnx.AttributeProto.INT else entry.ints):
-                yield Slot("attribute", node.name, entry.name, index), value
+                yield Slot("attribute", names.get(node.name, node.name), entry.name, index), value
 
 
 def _explain(
