@@ -1,9 +1,11 @@
-"""Second-order estimate of what changes of the weights do to the outputs, from one backward pass per image.
+"""Second-order estimate of what changes of the weights do to the outputs, from one backward pass per pair of images.
 
 The outputs are softened by a temperature, as in distillation, so that images of which the network is sure count as
 well. With `F` the Fisher matrix of the softened outputs at the dense network, the KL divergence that a change `d` of
 the outputs brings is `d F d / 2` to second order. A random vector `v` with covariance `F` makes that the expectation
 of `(v d)^2 / 2`, and `v d` is the scalar product of the change of the weights with the gradient of `v * outputs`.
+Images have random vectors of their own, so the square of a sum over some images is expected to be the sum of their
+squares: they go in pairs, because the code of some networks takes a batch of one for something else.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from compressor.structure.watch import evaluating
 
 TEMPERATURE = 4.0
 STACK_BYTES = 2**28
-"""Most memory for the gradients of images that are multiplied at a time."""
+"""Most memory for the gradients of pairs that are multiplied at a time."""
 
 Change = Mapping[str, Tensor]
 
@@ -41,13 +43,12 @@ def divergences(
     rows = {name: [i for i, change in enumerate(changes) if name in change] for name in names}
     stacked = {name: torch.stack([changes[i][name].flatten() for i in rows[name]]) for name in names}
     size = max(1, STACK_BYTES // (4 * max(1, sum(stack.shape[1] for stack in stacked.values()))))
-    squares, count = torch.zeros(len(changes), dtype=torch.float64), 0
+    squares, count = torch.zeros(len(changes), dtype=torch.float64), sum(len(batch[0]) for batch in images)
     for gradients in _stacks(_gradients(model, names, images, seed), size):
         effects = torch.zeros(len(changes), len(gradients[0]), dtype=torch.float64)
         for name, gradient in zip(names, gradients, strict=False):
             effects[rows[name]] += (stacked[name] @ gradient.flatten(1).t()).double().cpu()
         squares += effects.square().sum(1)
-        count += effects.shape[1]
     return (squares / (2 * count)).tolist()
 
 
@@ -58,7 +59,7 @@ def logits(outputs: Any) -> list[Tensor]:
 
 
 def _stacks(gradients: Iterator[list[Tensor]], size: int) -> Iterator[list[Tensor]]:
-    """Gradients of up to `size` images, stacked."""
+    """Gradients of up to `size` pairs, stacked."""
     waiting: list[list[Tensor]] = []
     for gradient in gradients:
         waiting.append(gradient)
@@ -72,7 +73,7 @@ def _stacks(gradients: Iterator[list[Tensor]], size: int) -> Iterator[list[Tenso
 def _gradients(
     model: nn.Module, names: Sequence[str], images: Sequence[tuple[Any, ...]], seed: int
 ) -> Iterator[list[Tensor]]:
-    """Gradients of `v * outputs` by the named tensors, image by image."""
+    """Gradients of `v * outputs` by the named tensors, pair by pair; one of three where the number is odd."""
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     means = [name for name in names if name.endswith(".running_mean")]
     generator = torch.Generator().manual_seed(seed)
@@ -81,9 +82,10 @@ def _gradients(
         leaves = {n: tensors[n].detach().clone().requires_grad_() for n in names if n not in shifts}
         wanted = [shifts[name] if name in shifts else leaves[name] for name in names]
         for batch in images:
-            for image in zip(*(t.split(1) for t in batch), strict=True):
+            pairs = max(1, len(batch[0]) // 2)
+            for pair in zip(*(t.tensor_split(pairs) for t in batch), strict=True):
                 with torch.enable_grad():
-                    outputs = logits(functional_call(model, leaves, image))
+                    outputs = logits(functional_call(model, leaves, pair))
                     total = torch.stack([_projected(out, generator) for out in outputs]).sum()
                 found = torch.autograd.grad(total, wanted, allow_unused=True)
                 yield [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]

@@ -45,3 +45,21 @@ def test_no_change_costs_nothing_and_the_model_stays_as_it_was() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks for m in model.modules())
+
+
+class Squeezing(nn.Module):
+    """Takes a batch of one for no batch, as code with a bare `squeeze` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(x).mean((2, 3), keepdim=True).squeeze())
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_no_batch_holds_a_single_image(number: int) -> None:
+    model = Squeezing().eval()
+    change = {"conv.weight": torch.ones_like(model.conv.weight)}
+    assert divergences(model, [change], [(torch.randn(number, 3, 8, 8),)])[0] > 0
