@@ -162,18 +162,15 @@ def benchmark(
 
     if bool(files) == bool(samples):
         raise InputError("give either files to measure, or --from", where="benchmark", cure="see `benchmark --help`")
-    if samples:
-        results = [exporters.Benchmark.from_samples(path) for path in samples]
-    else:
-        settings = [(number, size) for number in threads for size in batch]
-        results = [
-            exporters.benchmark(files or [], provider=provider, threads=number, batch=size, min_seconds=seconds)
-            for number, size in settings
-        ]
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
-        for result in results:
-            result.save_samples(save / f"samples-threads{result.threads}-batch{result.batch}.json")
+    results = [exporters.Benchmark.from_samples(path) for path in samples or ()]
+    for number, size in ((number, size) for number in threads for size in batch if files):
+        results.append(
+            exporters.benchmark(files or [], provider=provider, threads=number, batch=size, min_seconds=seconds)
+        )
+        if save is not None:
+            results[-1].save_samples(save / f"samples-threads{number}-batch{size}.json")
     if as_json:
         _print_json({"benchmarks": [result.to_dict() for result in results]})
     else:

@@ -74,6 +74,7 @@ from compressor.training.history import Progress
 from compressor.training.loop import finetune
 from exporters.benchmark import benchmark
 from exporters.errors import ExportError, ProviderUnavailableError
+from exporters.latency_table import LatencyTable
 from exporters.onnx import export_onnx
 from exporters.operators import device
 from exporters.parity import check_parity
@@ -165,6 +166,8 @@ class Run:
             self.journal.say(f"the weights are those of '{self.subject.entry}' in {self.recipe.model.checkpoint}")
         check_recipe(self.recipe)
         check_target(self.subject, self.recipe.compress)
+        if self.recipe.benchmark.table:
+            LatencyTable.load(self.recipe.benchmark.table)
         check_data(self.recipe, self.method, self.data)
         shape, expected = list(self.real_inputs[0].shape[1:]), list(self.recipe.model.input)
         if shape != expected:
@@ -273,6 +276,8 @@ class Run:
             profile(self.subject, section, self.export_plain, directory, self.journal)
 
         depends_on = self._export_settings() | {"settings": settings_of(section), "device": device()}
+        if section.table:
+            LatencyTable.load(section.table)  # what is no table is refused before any work
         given = section.table and sha256(section.table)
         return self._stage("profile", depends_on | {"table": given, "keep": list(self.recipe.compress.keep)}, work)
 

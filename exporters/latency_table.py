@@ -48,6 +48,9 @@ class LatencyTable:
             ExportError: the file is not a latency table.
         """
         path = Path(path)
+        if not path.is_file():
+            cure = "write one with `compressor profile RECIPE --out table.json`"
+            raise ExportError("there is no such file", where=str(path), cure=cure)
         try:
             if path.stat().st_size > MOST_BYTES:
                 raise ValueError(f"larger than {MOST_BYTES} bytes")
@@ -58,7 +61,7 @@ class LatencyTable:
 
     @classmethod
     def _parsed(cls, content: dict[str, Any]) -> LatencyTable:
-        if content.pop("schema") != SCHEMA:
+        if content.pop("schema", None) != SCHEMA:
             raise ValueError(f"expected schema {SCHEMA}")
         operators = [
             Operator(str(name), str(kind), _shapes(inputs), _shapes(outputs))

@@ -73,7 +73,7 @@ def measure_operators(
         threads: Threads inside one operator.
         batch: Size of a first dimension that is free.
         seed: Seed of the order.
-        progress: Called with (done, total) turns of the least number of rounds.
+        progress: Called with (done, total) turns; the total grows where more rounds are needed.
 
     Raises:
         RuntimeError: the provider is not active.
@@ -88,8 +88,8 @@ def measure_operators(
                 reference = bench.turn(0)
             turns[index] = _scaled(bench.turn(index), bench.first.total / reference.total)
             if progress:
-                total = FEWEST_ROUNDS * len(networks)
-                progress(min(total, len(rounds) * len(networks) + count + 1), total)
+                total = max(FEWEST_ROUNDS, len(rounds) + 1) * len(networks)
+                progress(len(rounds) * len(networks) + count + 1, total)
         rounds.append([turns[index] for index in range(len(networks))])
     return [_median([turns[index] for turns in rounds]) for index in range(len(networks))]
 
@@ -242,7 +242,7 @@ def main() -> None:
         provider=settings["provider"],
         threads=settings["threads"],
         batch=settings["batch"],
-        progress=lambda done, total: print(f"\r{done}/{total} networks", end="", file=sys.stderr, flush=True),
+        progress=lambda done, total: print(f"\r{done}/{total} turns", end="", file=sys.stderr, flush=True),
     )
     arguments.out.write_text(as_json(settings, kit["widths"], measured, device()))
     print(f"\nwrote {arguments.out}", file=sys.stderr)

@@ -13,6 +13,7 @@ from compressor.errors import InputError
 from compressor.pipeline import compress, inspect_recipe, profile_recipe
 from compressor.recipe import load_recipe
 from exporters import operators
+from exporters.errors import ExportError
 
 MODEL = """
 import torch
@@ -104,6 +105,17 @@ def test_milliseconds_that_the_dense_network_meets_are_refused(project: Path, tm
 def test_inspect_shows_milliseconds_with_a_table(project: Path, table: Path) -> None:
     found = inspect_recipe(project / "recipe.yaml", [f"benchmark.table={json.dumps(str(table))}"])
     assert all(group.ms is not None and group.ms >= 0 for group in found.groups)
+
+
+def test_a_table_that_is_missing_or_none_is_refused_at_once(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text("{}")
+    for name, words in (("missing.json", "no such file"), ("none.json", "not a latency table")):
+        overrides = [f"benchmark.table={json.dumps(str(tmp_path / name))}"]
+        with pytest.raises(ExportError, match=words):
+            inspect_recipe(project / "recipe.yaml", overrides)
+        with pytest.raises(ExportError, match=words):
+            compress(project / "recipe.yaml", tmp_path / "run", overrides)
+        assert not list((tmp_path / "run" / "stages").iterdir())
 
 
 def test_a_table_of_other_settings_is_refused(project: Path, table: Path, tmp_path: Path) -> None:
