@@ -103,6 +103,7 @@ def init(
 
 @app.command()
 def run(
+    context: typer.Context,
     recipe: RecipeFile,
     out: Annotated[
         Path | None, typer.Option(help="Directory of the run.  [default: runs/<name of the recipe>]")
@@ -111,17 +112,20 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat stages that are already finished.")] = False,
     baseline: Baseline = None,
     table: LatencyTableFile = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves to RUN_DIR/tensorboard.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compress a checkpoint as a recipe says, measure the result and judge it; an interrupted run continues."""
     from compressor.recipe import load_recipe
 
+    context.obj["events"] = as_json
     overrides = _with_table(overrides, table)
     load_recipe(recipe, overrides)  # a faulty recipe is refused at once, before torch is imported
     from compressor.pipeline import compress
 
     out = out or Path("runs") / recipe.stem
-    _finish(compress(recipe, out=out, overrides=overrides, fresh=fresh, baseline=baseline), as_json)
+    settings = {"fresh": fresh, "events": as_json, "tensorboard": tensorboard}
+    _finish(compress(recipe, out=out, overrides=overrides, baseline=baseline, **settings), as_json)
 
 
 @app.command()
@@ -233,13 +237,13 @@ def methods(as_json: Json = False) -> None:
 
 def main() -> NoReturn:
     """Run the command and end the process with the exit code that says how it went."""
-    state = {"debug": False}
+    state = {"debug": False, "events": False}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a CI runner's way to say Ctrl-C
     try:
         app(prog_name="compressor", obj=state)
     except SystemExit as end:
         if end.code == 130 and not _rank():
-            typer.echo("interrupted: the same command goes on from here", err=True)
+            _tell("interrupted: the same command goes on from here", 130, as_event=state["events"])
         raise
     except Exception as error:
         known = _as_known(error)
@@ -250,9 +254,21 @@ def main() -> NoReturn:
         if state["debug"]:
             traceback.print_exception(error)
         if not isinstance(known, LeaderStopped):
-            typer.echo(f"{f'process {_rank()}: ' if _rank() else ''}error: {known}", err=True)
+            _tell(
+                f"{f'process {_rank()}: ' if _rank() else ''}error: {known}", known.exit_code, as_event=state["events"]
+            )
         sys.exit(known.exit_code)
     sys.exit(0)
+
+
+def _tell(text: str, exit_code: int, *, as_event: bool) -> None:
+    """Say on stderr why the process ends."""
+    if as_event:
+        from compressor.journal import write_event
+
+        write_event("end", text=text, exit_code=exit_code)
+    else:
+        typer.echo(text, err=True)
 
 
 def _as_known(error: Exception) -> CompressorError | None:

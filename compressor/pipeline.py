@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from compressor import ranks
 from compressor.acceptance import judge
 from compressor.baseline import load_baseline
+from compressor.board import tensorboard as open_tensorboard
 from compressor.budget.latency import Latency
 from compressor.budget.profile import write_kit
 from compressor.budget.skeleton import Skeleton
@@ -30,6 +31,9 @@ def compress(
     overrides: Sequence[str] = (),
     fresh: bool = False,
     baseline: str | Path | None = None,
+    *,
+    events: bool = False,
+    tensorboard: bool = False,
 ) -> Report:
     """Compress a checkpoint as a recipe says, measure the result, judge it, and write everything into one directory.
 
@@ -39,6 +43,8 @@ def compress(
         overrides: Changes of the recipe's file, each `key.path=value`.
         fresh: Repeat finished stages.
         baseline: The report of an earlier accepted run, or its directory, for the rules of `accept.baseline`.
+        events: Tell on stderr in JSON, an event on each line, how it goes.
+        tensorboard: Write the curves of every training to the folder `tensorboard` of the run directory.
 
     Returns:
         What was found; `accepted` says whether every rule holds.
@@ -51,8 +57,9 @@ def compress(
     loaded, base, name = _read(recipe, overrides)
     earlier = load_baseline(Path(baseline)) if baseline is not None else None
     run_dir = Path(out) if out is not None else Path("runs") / name
-    journal = Journal(run_dir / "log.txt", quiet=not ranks.leads())
-    with _naming(recipe), Stages(run_dir, fresh=fresh, say=journal.say) as stages:
+    journal = Journal(run_dir / "log.txt", quiet=not ranks.leads(), events=events)
+    board = open_tensorboard(run_dir / "tensorboard") if tensorboard else nullcontext()
+    with _naming(recipe), Stages(run_dir, fresh=fresh, say=journal.say) as stages, board as journal.listener:
         return Run(loaded, base, stages, journal, earlier).execute()
 
 

@@ -117,7 +117,8 @@ class Run:
         """Judge what the stages found, and write the results."""
         report = make_report(self.recipe, self.subject, done, self.stages.seconds, self.baseline)
         publish(report, self.recipe, done, self.stages.run_dir)
-        self.journal.say(f"wrote {self.stages.run_dir / 'report.html'}")
+        file = self.stages.run_dir / "report.html"
+        self.journal.say(f"wrote {file}", event="report", path=str(file), accepted=report.accepted)
         return report
 
     @cached_property
@@ -474,9 +475,12 @@ class Run:
     def _teller(self, advance: Advance, stage: str) -> Callable[[Progress], None]:
         def tell(now: Progress) -> None:
             note = f"loss {now.loss:.3f}, training accuracy {now.accuracy:.3f}"
-            advance(now.step, now.steps, f"epoch {now.epoch}/{now.epochs}, {note}")
+            values = {"epoch": now.epoch, "loss": now.loss, "accuracy": now.accuracy, "lr": now.lr}
+            advance(now.step, now.steps, f"epoch {now.epoch}/{now.epochs}, {note}", **values)
             if now.step * now.epochs == now.epoch * now.steps:
-                self.journal.say(f"{stage}: epoch {now.epoch} of {now.epochs}, {note}")
+                text = f"{stage}: epoch {now.epoch} of {now.epochs}, {note}, {now.seconds:.1f} s"
+                values |= {"epochs": now.epochs, "seconds": now.seconds}
+                self.journal.say(text, event="epoch", stage=stage, **values)
 
         return tell
 

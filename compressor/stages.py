@@ -16,6 +16,7 @@ from typing import Any
 
 from compressor import __version__, ranks
 from compressor.errors import InputError
+from compressor.journal import Say
 
 MANIFEST, UNFINISHED = "stage.json", "unfinished"
 
@@ -54,7 +55,7 @@ class Stages:
         InputError: on entry, when the directory cannot be written or another run uses it.
     """
 
-    def __init__(self, run_dir: Path, *, fresh: bool = False, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, run_dir: Path, *, fresh: bool = False, say: Say = lambda text, **values: None) -> None:
         self.run_dir, self.fresh, self.say = run_dir, fresh, say
         self.root = run_dir / "stages"
         self.seconds: dict[str, float] = {}
@@ -131,12 +132,12 @@ class Stages:
         """The stage's directory, and whether its work has still to be done."""
         done = self.root / f"{name}-{key({'stage': name, **depends_on})[:12]}"
         if _intact(done):
-            self.say(f"{name}: done already")
+            self.say(f"{name}: done already", event="stage", stage=name, state="done already")
             return done, False
         return done, not _intact(_partial(done))
 
     def _begin(self, name: str, partial: Path) -> None:
-        self.say(f"{name}: begins")
+        self.say(f"{name}: begins", event="stage", stage=name, state="begins")
         partial.mkdir(exist_ok=True)
         for left in partial.iterdir():
             if left.name != UNFINISHED:
@@ -145,7 +146,7 @@ class Stages:
     def _end(self, name: str, partial: Path, started: float) -> None:
         seconds = time.perf_counter() - started
         _seal(partial, seconds)
-        self.say(f"{name}: done in {seconds:.1f} s")
+        self.say(f"{name}: done in {seconds:.1f} s", event="stage", stage=name, state="done", seconds=seconds)
 
 
 def _partial(done: Path) -> Path:

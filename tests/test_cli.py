@@ -177,13 +177,23 @@ def test_sigterm_is_an_interruption(command, pipeline) -> None:
 
 def test_run_passes_everything_on(command, pipeline, tmp_path: Path) -> None:
     recipe = tmp_path / "a.yaml"
-    command("run", str(recipe), "--set", "seed=1", "--set", "data.root=x", "--fresh", "--baseline", "b.json")
+    sets = ("--set", "seed=1", "--set", "data.root=x")
+    command("run", str(recipe), *sets, "--fresh", "--baseline", "b.json", "--tensorboard", "--json")
     options = {"out": Path("runs/a"), "overrides": ["seed=1", "data.root=x"], "fresh": True, "baseline": Path("b.json")}
+    options |= {"tensorboard": True, "events": True}
     assert pipeline.calls == [((recipe,), options)]
 
 
 def test_run_prints_nothing_but_json(command, pipeline) -> None:
     assert json.loads(command("run", "a.yaml", "--json").out) == {"accepted": True}
+
+
+def test_run_ends_with_an_event_where_events_are_told(command, pipeline) -> None:
+    pipeline.result = InputError("wrong", where="file")
+    ended = command("run", "a.yaml", "--json")
+    event = json.loads(ended.err)
+    assert (ended.code, ended.out) == (2, "")
+    assert (event["event"], event["text"], event["exit_code"]) == ("end", "error: file: wrong", 2)
 
 
 def test_check_passes_new_rules_on(command, pipeline) -> None:

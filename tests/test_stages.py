@@ -79,7 +79,7 @@ def test_the_directory_of_another_version_is_pointed_out(tmp_path: Path, monkeyp
     said: list[str] = []
     for version in ("0.0.9", "0.1.0", "0.1.0"):
         monkeypatch.setattr(stages_module, "__version__", version)
-        with Stages(tmp_path, say=said.append):
+        with Stages(tmp_path, say=lambda text, **values: said.append(text)):
             pass
     assert said == [f"compressor 0.0.9 worked in {tmp_path}; this is 0.1.0, all stages are done again"]
 

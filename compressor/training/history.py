@@ -40,6 +40,8 @@ class Progress:
         epochs: Number of epochs.
         loss: Mean training loss of the running epoch so far.
         accuracy: Training accuracy of the running epoch so far, 0 to 1.
+        lr: Learning rate of the last step.
+        seconds: Time of the running epoch so far.
         seconds_left: Estimate of the time to the end.
     """
 
@@ -49,4 +51,6 @@ class Progress:
     epochs: int
     loss: float
     accuracy: float
+    lr: float
+    seconds: float
     seconds_left: float

@@ -98,10 +98,10 @@ class Trainer:
             if stepped and step >= steps - round(self.settings.average * steps):
                 self.average.add()
             self.done_here += 1
+            self.seconds = time.perf_counter() - started
             last = number + 1 == self.batches
             if last or time.perf_counter() - self.reported > SECONDS_BETWEEN_REPORTS:
-                self._report(epoch * self.batches + number + 1, epoch)
-            self.seconds = time.perf_counter() - started
+                self._report(epoch * self.batches + number + 1, epoch, lr)
             if stepped and not last and (self.interruption.asked or (self.checkpoint and self.checkpoint.due())):
                 self._save(number + 1)
         loss, accuracy, images = self.meter.total(self.accelerator)
@@ -176,14 +176,15 @@ class Trainer:
         self.begin, self.seconds = state["batch"], state["seconds"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
 
-    def _report(self, done: int, epoch: int) -> None:
+    def _report(self, done: int, epoch: int, lr: float) -> None:
         loss, accuracy = self.meter.read()
         self._check(math.isfinite(loss), epoch)
         self.reported = time.perf_counter()
         if self.progress and self.accelerator.is_main_process:
             batches = self.batches * self.settings.epochs
             left = (self.reported - self.started) / self.done_here * (batches - done)
-            self.progress(Progress(done, batches, epoch + 1, self.settings.epochs, loss, accuracy, left))
+            epochs = self.settings.epochs
+            self.progress(Progress(done, batches, epoch + 1, epochs, loss, accuracy, lr, self.seconds, left))
 
     def _check(self, finite: bool, epoch: int) -> None:
         if not finite:
