@@ -125,7 +125,7 @@ class _Pace:
 
 def write_event(event: str, **values: object) -> None:
     """Write an event to stderr, for programs: one JSON object on a line of its own."""
-    rounded = {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
+    rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in values.items()}
     print(json.dumps({"event": event, "time": _now(), **rounded}), file=sys.stderr, flush=True)
 
 
