@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from compressor.budget.allocate import Budget
+from compressor.budget.cache import BOUNDLESS
 from compressor.budget.latency import Latency
 from compressor.budget.macs import Macs
 from compressor.budget.model import CostModel, Widths
@@ -118,9 +119,11 @@ class Chase:
     def attempts(self, target: float, groups: Groups, rankings: Mapping[str, Ranking]) -> list[Attempt]:
         """Choose and measure widths; the best ones come last."""
 
-        def choose(share: float) -> tuple[dict[str, int], float]:
-            widths = Budget(self.cost, share, self.multiple_of).widths(groups, rankings)
-            return widths, sum(rankings[name].error[width] for name, width in widths.items())
+        def choose(share: float) -> dict[str, int]:
+            return Budget(self.cost, share, self.multiple_of).widths(groups, rankings)
+
+        def price(widths: Widths) -> float:
+            return sum(rankings[name].error[width] for name, width in widths.items())
 
         def measure(widths: Widths) -> Speedup:
             found = self._measured(groups, rankings, widths) if self.is_here else self._foretold(widths)
@@ -128,7 +131,7 @@ class Chase:
             self.journal.say(f"plan: {found.median:.2f}x ({span}) {'measured' if self.is_here else 'by the table'}")
             return found
 
-        return pursue(target, self._floor(groups), choose, measure)
+        return pursue(target, self._floor(groups), choose, price, measure)
 
     @cached_property
     def is_here(self) -> bool:
@@ -168,8 +171,11 @@ def describe(cost: Latency) -> str:
     stairs = cost.staircase
     steps = f"works on {stairs.block} channels at a time" if stairs.block > 1 else "knows no steps in the width"
     slow = f", is slower at widths that are no multiple of {stairs.align}" if stairs.align > 1 else ""
+    held = (
+        f", keeps about {cost.cache.held / 1e6:.2g} MB of weights in its caches" if cost.cache is not BOUNDLESS else ""
+    )
     return (
-        f"{cost.dense:.3g} ms for the dense network; the device {steps}{slow}; "
+        f"{cost.dense:.3g} ms for the dense network; the device {steps}{slow}{held}; "
         f"nine of ten networks are foretold within {cost.error:.1%}"
     )
 

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.budget.axes import Axis
+from compressor.budget.cache import BOUNDLESS, CACHES, Cache
 from compressor.budget.model import Array, CostModel, Widths
+from compressor.budget.products import Products
 from compressor.budget.segments import Segments
 from compressor.budget.skeleton import Skeleton
 from compressor.budget.staircase import STAIRCASES, Staircase, least_squares
@@ -25,7 +27,8 @@ class Latency(CostModel):
     """The sum over segments (a layer and what follows it) of a staircase in the widths that it depends on.
 
     The coefficients of every segment come from the measured networks of a table, by least squares. A group that
-    vanishes takes with it the layers that only read or only make its channels.
+    vanishes takes with it the layers that only read or only make its channels. Where the weights of all layers together
+    are more than the caches hold, each layer takes longer in proportion to its weights that have to be fetched.
 
     Args:
         table: What was measured.
@@ -37,28 +40,34 @@ class Latency(CostModel):
 
     def __init__(self, table: LatencyTable, skeleton: Skeleton, groups: Groups) -> None:
         self.table, self._sizes = table, {group.name: group.size for group in groups}
-        self._segments = Segments(skeleton)
-        self._lengths = [_lengths(segment.axes, table.widths) for segment in self._segments.items]
-        self._dense = [_lengths(segment.axes, [{}])[0] for segment in self._segments.items]
+        self._segments = segments = Segments(skeleton)
+        self._lengths = [_lengths(segment.axes, table.widths) for segment in segments.items]
+        self._dense = [_lengths(segment.axes, [{}])[0] for segment in segments.items]
+        self._weights = Products(segments.bytes, segments.cuts, self._sizes)
+        self._reader = [segments.readers[name] for name in segments.bytes]
+        self._kept = np.array([self._weights.each(choice) for choice in table.widths])
         self._values = self._without_overhead()
         self._constant = float(np.mean(self._totals - self._values.sum(axis=1)))
-        self.staircase = min(STAIRCASES, key=self._error)
-        self._terms = self._fitted(self.staircase, np.arange(len(table.widths)))
+        self.staircase, self.cache = self._device()
+        self._terms, fetching = self._fitted(self.staircase, self.cache, np.arange(len(table.widths)))
+        self._fetching = Products(dict(zip(segments.bytes, fetching.tolist(), strict=True)), segments.cuts, self._sizes)
         self._touched = {name: self._reading(name) for name in self._sizes}
 
     def total(self, widths: Widths) -> float:
         """Milliseconds of a call."""
-        times = (term.time(_lengths(term.axes, [widths]), [widths])[0] for term in self._terms)
-        return (self._constant + float(sum(times))) / 1e3
+        return (self._constant + float(self._by_segment(widths).sum())) / 1e3
 
     def by_layer(self, widths: Widths) -> dict[str, float]:
         """Milliseconds of every layer with what follows it, by the node's name in the file."""
-        times = [float(term.time(_lengths(term.axes, [widths]), [widths])[0]) / 1e3 for term in self._terms]
-        return {segment.layer: ms for segment, ms in zip(self._segments.items, times, strict=True) if segment.layer}
+        times = self._by_segment(widths).tolist()
+        return {
+            segment.layer: us / 1e3 for segment, us in zip(self._segments.items, times, strict=True) if segment.layer
+        }
 
     def changes(self, widths: Widths, group: str, candidates: Sequence[int] | NDArray[np.int64]) -> Array:
         chosen = np.array([widths.get(group, self._sizes[group]), *candidates], float)
-        change = np.zeros(len(chosen) - 1)
+        change = self._fetched(widths, group, chosen)
+        change = change[1:] - change[0]
         for number in self._touched[group]:
             term = self._terms[number]
             slopes = np.array([axis.slope(group) for axis in term.axes])
@@ -70,7 +79,21 @@ class Latency(CostModel):
     @cached_property
     def error(self) -> float:
         """Nine of ten networks that were left out of the fit were foretold better than by this share."""
-        return self._error(self.staircase)
+        return self._error(self.staircase, self.cache)
+
+    def _by_segment(self, widths: Widths) -> Array:
+        """Microseconds of every segment."""
+        times = np.array([term.time(_lengths(term.axes, [widths]), [widths])[0] for term in self._terms])
+        fetching = self._fetching.each(widths) * self.cache.missing(self._weights.total(widths))
+        np.add.at(times, self._reader, fetching)
+        return times
+
+    def _fetched(self, widths: Widths, group: str, candidates: Array) -> Array:
+        """Microseconds that fetching weights takes at other widths of a group."""
+        rows = candidates.astype(int)
+        time = self._fetching.total(widths) + self._fetching.changes(widths, group, rows)
+        size = self._weights.total(widths) + self._weights.changes(widths, group, rows)
+        return np.asarray(time * self.cache.missing(size))
 
     @cached_property
     def _totals(self) -> Array:
@@ -84,23 +107,39 @@ class Latency(CostModel):
         per_operator, _ = np.linalg.lstsq(np.stack([number, np.ones(len(number))], axis=1), surplus)[0]
         return np.asarray(times - max(0.0, per_operator) * counts)
 
-    def _fitted(self, staircase: Staircase, rows: NDArray[np.int64]) -> list[_Term]:
-        terms = []
-        for segment, lengths, dense, values in zip(
-            self._segments.items, self._lengths, self._dense, self._values.T, strict=True
-        ):
-            features = staircase.features(lengths[rows], dense)
-            coefficients = least_squares(features, values[rows])
-            alone = tuple(axis.owned[0][0] for axis in segment.weight if not axis.free and len(axis.owned) == 1)
-            terms.append(_Term(staircase, segment.axes, dense, coefficients, alone))
-        return terms
+    def _device(self) -> tuple[Staircase, Cache]:
+        """What foretells best the networks that are left out of the fit."""
+        first = min(STAIRCASES, key=lambda staircase: self._error(staircase, BOUNDLESS))
+        within = [cache for cache in CACHES if cache.held < self._weights.dense]
+        cache = min([BOUNDLESS, *within], key=lambda cache: self._error(first, cache))
+        return min([first, *STAIRCASES], key=lambda staircase: self._error(staircase, cache)), cache
 
-    def _error(self, staircase: Staircase) -> float:
+    def _fitted(self, staircase: Staircase, cache: Cache, rows: NDArray[np.int64]) -> tuple[list[_Term], Array]:
+        """The terms of all segments, and microseconds for the whole of every weight to be fetched."""
+        terms, fetching = [], np.zeros(len(self._segments.bytes))
+        read = self._missed(cache, rows)
+        for number, segment in enumerate(self._segments.items):
+            dense, own = self._dense[number], [n for n, reader in enumerate(self._reader) if reader == number]
+            features = [staircase.features(self._lengths[number][rows], dense), read[:, own]]
+            coefficients = least_squares(np.concatenate(features, axis=1), self._values[rows, number])
+            split = len(coefficients) - len(own)
+            alone = tuple(axis.owned[0][0] for axis in segment.weight if not axis.free and len(axis.owned) == 1)
+            terms.append(_Term(staircase, segment.axes, dense, coefficients[:split], alone))
+            fetching[own] = np.maximum(0.0, coefficients[split:])
+        return terms, fetching
+
+    def _missed(self, cache: Cache, rows: NDArray[np.int64]) -> Array:
+        """Share of every dense weight that is fetched in measured networks, shape (rows, weights)."""
+        kept = self._kept[rows]
+        return np.asarray(kept / self._weights.each({}) * cache.missing(kept.sum(axis=1))[:, None])
+
+    def _error(self, staircase: Staircase, cache: Cache) -> float:
         rows, wrong = np.arange(len(self._totals)), list[float]()
         for fold in range(FOLDS):
             out = rows[fold::FOLDS]
-            terms = self._fitted(staircase, np.setdiff1d(rows, out))
+            terms, fetching = self._fitted(staircase, cache, np.setdiff1d(rows, out))
             times = sum(term.time(own[out], None) for term, own in zip(terms, self._lengths, strict=True))
+            times = times + self._missed(cache, out) @ fetching
             wrong += np.abs((times + self._constant) / self._totals[out] - 1).tolist()
         return float(np.percentile(wrong, 90))
 

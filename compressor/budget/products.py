@@ -50,8 +50,12 @@ class Products(CostModel):
         self._touched = [np.flatnonzero(self._owned[:, :, g].any(axis=1)) for g in range(len(sizes))]
 
     def total(self, widths: Widths) -> float:
+        return float(self.each(widths).sum())
+
+    def each(self, widths: Widths) -> Array:
+        """The cost of every tensor, shape (tensors,)."""
         kept = self._free + self._owned @ self._vector(widths)
-        return float(self._scale @ kept.prod(axis=1))
+        return np.asarray(self._scale * kept.prod(axis=1))
 
     def changes(self, widths: Widths, group: str, candidates: Sequence[int] | NDArray[np.int64]) -> Array:
         column, vector = self._index[group], self._vector(widths)

@@ -40,40 +40,78 @@ class Attempt:
 def pursue(
     target: float,
     floor: float,
-    choose: Callable[[float], tuple[dict[str, int], float]],
+    choose: Callable[[float], dict[str, int]],
+    price: Callable[[Widths], float],
     measure: Callable[[Widths], Speedup],
 ) -> list[Attempt]:
     """Find widths whose measured speed-up is the target or little more.
 
+    First the budget is corrected by what was measured. Where the speed-up jumps between two budgets, the groups
+    take the widths of the faster choice one after the other.
+
     Args:
         target: The speed-up that is wanted.
         floor: The least share of the dense cost that widths can have.
-        choose: Gives widths for a share of the dense cost, and their price.
+        choose: Gives widths for a share of the dense cost.
+        price: What widths cost in quality.
         measure: Measures widths.
 
     Returns:
         All attempts, the best one last: of those that hold the cheapest, else the fastest.
     """
-    attempts: list[Attempt] = []
-    enough, missed, share = 0.0, 1.0, max(floor, 1 / target)
-    while len(attempts) < ATTEMPTS:
-        widths, price = choose(share)
-        known = next((a for a in attempts if a.widths == widths), None)
-        attempt = Attempt(share, widths, price, known.speedup if known else measure(widths))
-        attempts.append(attempt)
-        if attempt.holds(target):
-            enough = max(enough, share)
-            if attempt.speedup.median <= target * LAVISH:
-                break
-            following = share * attempt.speedup.median / (target * sqrt(LAVISH))
-        else:
-            missed = min(missed, share)
-            if share <= floor:
-                break
-            following = share * min(attempt.speedup.low / (target * MARGIN), 1 / FINE)
-        if enough and missed / enough < FINE:
-            break
-        if not enough * FINE < following < missed / FINE:
-            following = sqrt(enough * missed) if enough else missed / FINE
-        share = max(floor, following)
-    return sorted(attempts, key=lambda a: (a.holds(target), -a.price if a.holds(target) else a.speedup.median))
+    hunt = _Hunt(target, price, measure)
+    hunt.by_budget(floor, choose)
+    if hunt.fast and hunt.slow and hunt.fast.speedup.median > target * LAVISH:
+        hunt.by_group(hunt.slow, hunt.fast)
+    return sorted(hunt.attempts, key=lambda a: (a.holds(target), -a.price if a.holds(target) else a.speedup.median))
+
+
+class _Hunt:
+    """The attempts so far; of those that hold the one with the largest budget, of the others that with the smallest."""
+
+    def __init__(self, target: float, price: Callable[[Widths], float], measure: Callable[[Widths], Speedup]) -> None:
+        self.target, self._price, self._measure = target, price, measure
+        self.attempts: list[Attempt] = []
+        self.fast: Attempt | None = None
+        self.slow: Attempt | None = None
+
+    def by_budget(self, floor: float, choose: Callable[[float], dict[str, int]]) -> None:
+        """Correct the budget by what was measured."""
+        share = max(floor, 1 / self.target)
+        while len(self.attempts) < ATTEMPTS:
+            attempt = self._attempt(share, choose(share))
+            if attempt.holds(self.target):
+                self.fast = max(self.fast or attempt, attempt, key=lambda a: a.share)
+                if attempt.speedup.median <= self.target * LAVISH:
+                    return
+                share *= attempt.speedup.median / (self.target * sqrt(LAVISH))
+            else:
+                self.slow = min(self.slow or attempt, attempt, key=lambda a: a.share)
+                if share <= floor:
+                    return
+                share *= min(attempt.speedup.low / (self.target * MARGIN), 1 / FINE)
+            enough, missed = self.fast.share if self.fast else 0.0, self.slow.share if self.slow else 1.0
+            if enough and missed / enough < FINE:
+                return
+            if not enough * FINE < share < missed / FINE:
+                share = sqrt(enough * missed) if enough else missed / FINE
+            share = max(floor, share)
+
+    def by_group(self, slow: Attempt, fast: Attempt) -> None:
+        """Search by halves where the target is met on the way from the widths of one attempt to those of another."""
+        changed = [name for name, width in slow.widths.items() if width != fast.widths[name]]
+        changed.sort(key=lambda name: self._price({**slow.widths, name: fast.widths[name]}))
+        low, high = 0, len(changed)
+        while high - low > 1:
+            middle = (low + high) // 2
+            widths = slow.widths | {name: fast.widths[name] for name in changed[:middle]}
+            attempt = self._attempt(fast.share, widths)
+            low, high = (low, middle) if attempt.holds(self.target) else (middle, high)
+            if attempt.holds(self.target) and attempt.speedup.median <= self.target * LAVISH:
+                return
+
+    def _attempt(self, share: float, widths: dict[str, int]) -> Attempt:
+        known = next((a.speedup for a in self.attempts if a.widths == widths), None)
+        attempt = Attempt(share, widths, self._price(widths), known or self._measure(widths))
+        self.attempts.append(attempt)
+        return attempt

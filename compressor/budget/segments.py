@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import onnx
 
@@ -30,7 +31,14 @@ class Segment:
 
 
 class Segments:
-    """The segments of a network in the order of the data, and which of its operators belong to which."""
+    """The segments of a network in the order of the data, and which of its operators belong to which.
+
+    Attributes:
+        items: The segments.
+        readers: The number of the first segment that reads a weight, by the weight's name.
+        cuts: The axes of the weights that can be cut, by the weight's name and the axis' number.
+        bytes: Of every weight where nothing is cut.
+    """
 
     def __init__(self, skeleton: Skeleton) -> None:
         graph = skeleton.file.graph
@@ -56,6 +64,20 @@ class Segments:
             )
             for number, (own, following) in enumerate(zip(nodes, after, strict=True))
         ]
+        read = [(name, n) for n, own in enumerate(nodes) if n for name in own[0].input if name in weights]
+        self.readers = dict(reversed(read))
+        self.cuts = {
+            (slot.owner, slot.index): axis
+            for slot, axis in skeleton.axes.items()
+            if slot.kind == "shape" and slot.owner in self.readers
+        }
+        self.bytes = {t.name: self._dense_bytes(t) for t in graph.initializer if t.name in self.readers}
+
+    def _dense_bytes(self, tensor: onnx.TensorProto) -> float:
+        lengths = dict(enumerate(tensor.dims)) | {
+            n: axis.length({}) for (name, n), axis in self.cuts.items() if name == tensor.name
+        }
+        return prod(lengths.values()) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
     def times(self, measured: Measured) -> tuple[list[float], list[int]]:
         """Microseconds and number of operators of every segment; what the runtime inserts goes with what it follows."""

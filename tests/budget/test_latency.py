@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from compressor.budget.allocate import allocate
+from compressor.budget.cache import BOUNDLESS, Cache
 from compressor.budget.choices import choose_widths
 from compressor.budget.latency import Latency
+from compressor.budget.products import Products
 from compressor.budget.profile import fits, write_kit
+from compressor.budget.segments import Segments
 from compressor.budget.skeleton import Skeleton
 from compressor.budget.staircase import Staircase
 from compressor.inspection import useful_widths
@@ -37,21 +40,30 @@ def network() -> tuple[Groups, Skeleton]:
     return groups, Skeleton.learn(model, groups, export)
 
 
-@pytest.fixture(scope="module")
-def table(network: tuple[Groups, Skeleton]) -> LatencyTable:
-    """What a device would measure that works on four channels at a time, with a little noise."""
+def made_up(network: tuple[Groups, Skeleton], held: float = float("inf")) -> LatencyTable:
+    """What a device would measure that works on four channels at a time, with a little noise.
+
+    Of the weights, `held` bytes stay in its cache.
+    """
     groups, skeleton = network
-    rng, widths = np.random.default_rng(0), choose_widths(groups)
-    layers = [n for n in skeleton.file.graph.node if n.op_type in ("Conv", "Gemm")]
+    rng, widths, segments = np.random.default_rng(0), choose_widths(groups), Segments(skeleton)
+    sizes = {group.name: group.size for group in groups}
+    weights = Products(segments.bytes, segments.cuts, sizes)
     measured = []
     for choice in widths:
-        times = []
-        for node in layers:
-            axes = [axis for slot, axis in skeleton.axes.items() if slot.owner == node.input[1]]
+        fetched, times = 0.02 * max(0.0, 1 - held / weights.total(choice)), []
+        for name, kept in zip(segments.bytes, weights.each(choice), strict=True):
+            axes = [axis for slot, axis in skeleton.axes.items() if slot.owner == name]
             us = 10 * float(np.prod([blocks(axis.length(choice)) for axis in axes])) * rng.normal(1, 0.0005)
-            times.append((Operator(node.name, node.op_type, (), ()), us))
+            layer = segments.items[segments.readers[name]].layer
+            times.append((Operator(layer, "Conv", (), ()), us + fetched * kept))
         measured.append(Measured(sum(us for _, us in times), times))
     return LatencyTable({"cpu": "made up"}, SETTINGS, tuple(widths), tuple(measured))
+
+
+@pytest.fixture(scope="module")
+def table(network: tuple[Groups, Skeleton]) -> LatencyTable:
+    return made_up(network)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +74,22 @@ def cost(network: tuple[Groups, Skeleton], table: LatencyTable) -> Latency:
 def test_the_steps_of_the_device_are_found(cost: Latency) -> None:
     assert cost.staircase.block == BLOCK
     assert cost.error < 0.05
+
+
+def test_what_the_cache_holds_is_found(network: tuple[Groups, Skeleton]) -> None:
+    groups, skeleton = network
+    size = Products((s := Segments(skeleton)).bytes, s.cuts, {g.name: g.size for g in groups}).dense
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("compressor.budget.latency.CACHES", tuple(Cache(size * part / 8) for part in range(1, 8)))
+        cost = Latency(made_up(network, held=size / 4), skeleton, groups)
+        assert cost.cache.held == size / 4
+        assert cost.error < 0.05
+        test_changes_are_differences_of_totals(cost, network)
+        assert sum(cost.by_layer({}).values()) == pytest.approx(cost.dense, rel=0.1)
+
+
+def test_a_cache_that_holds_everything_is_none(cost: Latency) -> None:
+    assert cost.cache is BOUNDLESS
 
 
 def test_measured_networks_are_foretold(cost: Latency, table: LatencyTable) -> None:

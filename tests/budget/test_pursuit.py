@@ -13,9 +13,12 @@ from exporters.statistics import Speedup
 SIZE = 100
 
 
-def choose(share: float) -> tuple[dict[str, int], float]:
-    width = int(SIZE * share)
-    return {"layer": width}, 1 - width / SIZE
+def choose(share: float) -> dict[str, int]:
+    return {"layer": int(SIZE * share)}
+
+
+def price(widths: Widths) -> float:
+    return 1 - widths["layer"] / SIZE
 
 
 def device(latency: Callable[[float], float]) -> Callable[[Widths], Speedup]:
@@ -37,14 +40,29 @@ LATENCIES: dict[str, Callable[[float], float]] = {
 @pytest.mark.parametrize("name", LATENCIES)
 @pytest.mark.parametrize("target", [1.25, 1.5, 2.0, 3.0])
 def test_the_target_is_met_and_hardly_exceeded(name: str, target: float) -> None:
-    best = pursue(target, 0.01, choose, device(LATENCIES[name]))[-1]
+    best = pursue(target, 0.01, choose, price, device(LATENCIES[name]))[-1]
     assert target <= best.speedup.low
     wider = {"layer": best.widths["layer"] + (7 if name == "staircase" else 4)}
     assert best.speedup.median <= 1.1 * target or device(LATENCIES[name])(wider).low < target
 
 
+def test_between_two_budgets_groups_change_one_by_one() -> None:
+    names = [f"layer{n}" for n in range(8)]
+
+    def jumping(share: float) -> dict[str, int]:
+        return dict.fromkeys(names, 100 if share > 0.45 else 30)
+
+    def measure(widths: Widths) -> Speedup:
+        speedup = 800 / sum(widths.values())
+        return Speedup(speedup, 0.995 * speedup, 1.005 * speedup)
+
+    best = pursue(2.0, 0.01, jumping, lambda w: -sum(w.values()), measure)[-1]
+    assert 2.0 <= best.speedup.median <= 2.2
+    assert set(best.widths.values()) == {30, 100}
+
+
 def test_out_of_reach_gives_the_fastest() -> None:
-    attempts = pursue(4.0, 0.1, choose, device(lambda share: 1 + share))
+    attempts = pursue(4.0, 0.1, choose, price, device(lambda share: 1 + share))
     assert not attempts[-1].holds(4.0)
     assert attempts[-1].speedup.median == max(a.speedup.median for a in attempts)
 
@@ -56,5 +74,5 @@ def test_a_choice_is_measured_once() -> None:
         seen.append(widths["layer"])
         return device(lambda share: 1 if share > 0.5 else 0.1)(widths)
 
-    pursue(3.0, 0.01, choose, measure)
+    pursue(3.0, 0.01, choose, price, measure)
     assert len(seen) == len(set(seen))
