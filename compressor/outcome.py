@@ -27,7 +27,7 @@ DENSE, COMPACT = "dense.onnx", "compact.onnx"
 WEIGHTS, PLAN = "compact.safetensors", "plan.json"
 QUALITY, HISTORY, PARITY, BENCHMARKS = "quality.json", "history.json", "parity.json", "benchmarks.json"
 FAULTS, REFITS, GATES, RANKINGS = "faults.json", "refits.json", "gates.json", "rankings.json"
-SPEED, BATCH = "speed.json", "batch.json"
+SPEED, BATCH, ACTIVITY = "speed.json", "batch.json", "activity.json"
 RISE = "rise.json"
 PACKAGES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -57,7 +57,7 @@ def make_report(
     measured = read_json(done.measured / BENCHMARKS)
     benchmarks = [Benchmark.model_validate(entry) for entry in measured]
     history, gates = done.compact / HISTORY, done.selected / GATES
-    speed, rise = done.planned / SPEED, done.planned / RISE
+    speed, rise, activity = done.planned / SPEED, done.planned / RISE, done.compact / ACTIVITY
     report = Report(
         environment=measured[0]["environment"],
         versions=_versions(),
@@ -71,6 +71,7 @@ def make_report(
         seconds=dict(seconds),
         history=read_json(history) if history.exists() else [],
         gates=read_json(gates) if gates.exists() else [],
+        activity=read_json(activity) if activity.exists() else [],
         speed=read_json(speed) if speed.exists() else None,
         batch=read_json(done.measured / BATCH),
         rise=read_json(rise)["rise"] if rise.exists() else None,

@@ -170,6 +170,7 @@ class FinetuneSection(Section):
     temperature: float = Field(4.0, gt=0)
     distill_weight: float = Field(0.9, ge=0, le=1)
     distill_features: float = Field(0.0, ge=0)
+    revive: float = Field(0.0, ge=0, lt=1)
     accumulate: int = Field(1, ge=1)
     clip: float | None = Field(None, gt=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -25,6 +25,7 @@ from compressor.gates.settings import EPOCHS, is_gate, read_gate
 from compressor.gates.trainer import train_gates
 from compressor.journal import Advance, Journal
 from compressor.outcome import (
+    ACTIVITY,
     BATCH,
     BENCHMARKS,
     COMPACT,
@@ -72,6 +73,7 @@ from compressor.subject import (
 )
 from compressor.training.history import Progress
 from compressor.training.loop import finetune
+from compressor.training.revive import revive
 from exporters.benchmark import benchmark
 from exporters.errors import ExportError, ProviderUnavailableError
 from exporters.latency_table import LatencyTable
@@ -344,6 +346,8 @@ class Run:
 
         def work(directory: Path) -> None:
             model = load_compact(pruned, self.subject.model)
+            if settings.revive:
+                self._revive(model, directory)
             with self.journal.bar("finetune") as advance:
                 history = finetune(
                     model,
@@ -359,6 +363,13 @@ class Run:
             self._assess(model, directory, "compact", together=True)
 
         return self._stage("finetune", {"pruned": pruned.name, **settings.model_dump()}, work, together=True)
+
+    def _revive(self, model: nn.Module, directory: Path) -> None:
+        """Raise the units that hardly ever fire, and write down how many there were."""
+        found = revive(model, self.calibration[0][0], self.recipe.finetune.revive)
+        units, dead, raised = (sum(getattr(entry, name) for entry in found) for name in ("units", "dead", "raised"))
+        self.journal.say(f"finetune: {dead} of {units} units never fire; {raised} that hardly fire are raised")
+        write_json(directory / ACTIVITY, [dataclasses.asdict(entry) for entry in found])
 
     def export_compact(self, compact: Path) -> Path:
         """Write compact.onnx, and compare it with the module on real inputs."""

@@ -234,6 +234,13 @@ def test_without_epochs_the_pruned_network_is_exported(project: Path, tmp_path: 
     assert report.pruned.accuracy == report.compact.accuracy
 
 
+def test_dead_units_are_counted_where_they_are_revived(project: Path, tmp_path: Path) -> None:
+    report = compress(project / "recipe.yaml", tmp_path, overrides=["finetune.revive=0.2", "benchmark.batch_sizes=[1]"])
+    kept = {layer: group.kept for group in report.pruned_groups for layer in group.layers}
+    assert {entry.layer: entry.units for entry in report.activity} == {n: kept[n] for n in ("norm", "inner", "outer")}
+    assert "hardly fire are raised" in (tmp_path / "log.txt").read_text()
+
+
 def test_a_size_target_is_met_by_the_file(project: Path, tmp_path: Path) -> None:
     overrides = ["compress.target={size: 0.7}", "finetune.epochs=0", "benchmark.batch_sizes=[1]"]
     report = compress(project / "recipe.yaml", tmp_path, overrides=overrides)

@@ -118,6 +118,15 @@ class Epoch(Part):
     accuracy: float | None = None
 
 
+class Activity(Part):
+    """Units of a layer before fine-tuning: those that never fired, and those that were raised since they hardly did."""
+
+    layer: str
+    units: int = Field(ge=1)
+    dead: int
+    raised: int
+
+
 class GateEpoch(Part):
     """How wide learned gates made every group by the end of an epoch, by its name.
 
@@ -196,6 +205,7 @@ class Report(Part):
         seconds: Time of every stage, in seconds.
         history: The training curve.
         gates: How learned gates moved.
+        activity: Dead units by layer, where fine-tuning revives them.
         speed: The way to a target on measured time.
         batch: Dynamic batch or not, and what that costs.
         rise: What the widths cost before fine-tuning, where the target is a loss.
@@ -216,6 +226,7 @@ class Report(Part):
     seconds: dict[str, float] = {}
     history: list[Epoch] = []
     gates: list[GateEpoch] = []
+    activity: list[Activity] = []
     speed: Speed | None = None
     batch: BatchChoice | None = None
     rise: float | None = None

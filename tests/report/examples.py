@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from compressor.report.base import Samples
-from compressor.report.schema import Benchmark, Epoch, GateEpoch, Group, Latency, Network, Parity, Report, Rule, Speedup
+from compressor.report.schema import (
+    Activity,
+    Benchmark,
+    Epoch,
+    GateEpoch,
+    Group,
+    Latency,
+    Network,
+    Parity,
+    Report,
+    Rule,
+    Speedup,
+)
 
 ENVIRONMENT = {"cpu": "A CPU", "cores": 2, "providers": ["CPUExecutionProvider"]}
 
@@ -49,6 +61,7 @@ def report(**changes: object) -> Report:
             GateEpoch(epoch=e, expected=widths, thresholded={name: round(width) for name, width in widths.items()})
             for e, widths in enumerate(moved, start=1)
         ],
+        "activity": [Activity(layer="layer1.0.bn1", units=7, dead=1, raised=2)],
         "history": [Epoch(epoch=e, loss=0.9 / e, accuracy=0.8 + 0.02 * e) for e in range(1, 6)],
     }
     return Report(**(values | changes))  # type: ignore[arg-type]

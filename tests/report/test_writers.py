@@ -121,6 +121,11 @@ def test_names_from_strangers_are_escaped_in_the_page() -> None:
     assert "&lt;script&gt;" in page
 
 
+def test_the_page_shows_dead_units_by_layer() -> None:
+    assert "1 of 7 (14.3 %)" in HtmlWriter().render(report(), ())
+    assert "never fired" not in HtmlWriter().render(report(activity=[]), ())
+
+
 def test_the_page_says_why_layers_were_left_alone() -> None:
     assert "padded shortcut" in HtmlWriter().render(report(), ())
 
