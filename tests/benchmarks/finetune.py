@@ -1,134 +1,61 @@
-"""What the fine-tuning loop costs over a bare PyTorch loop: same network, loader, optimiser and precision.
+"""Which learning-rate schedule wins: the pruned network of a finished run, fine-tuned with each.
 
-    python -m tests.benchmarks.finetune [--images 2048] [--batch 128] [--width 16] [--rounds 9]
+    python -m tests.benchmarks.finetune RECIPE RUN_DIR [--epochs 1 3 10] [--seeds 1] [--lr 0.02] [--set KEY=VALUE]…
 
-The bare loop, ours, and the bare loop once more train one epoch in turn, many times; the first round warms up. The
-bare loop against itself shows how far noise goes. On a CPU the time of the process counts, so that other programs on
-the machine weigh less; on an accelerator it is wall-clock time.
+RUN_DIR holds the run of RECIPE (with `--set finetune.epochs=0`): its plan and weights are where every training begins.
+Rates are tried for every schedule, since `finetune.lr` is the highest of each; the table shows top-1 for all of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import itertools
 import statistics
-import time
-from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 
-import torch
-from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
-from torch import nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
 
-from compressor.recipe import FinetuneSection
+from compressor import plugins
+from compressor.data import load_data
+from compressor.evaluation import evaluate
+from compressor.recipe import load_recipe
+from compressor.structure import load_compact
+from compressor.subject import load_subject
 from compressor.training.loop import finetune
-from compressor.training.optimizer import sgd
-
-TEMPERATURE, WEIGHT = 4.0, 0.9
-
-
-class Block(nn.Module):
-    """Two convolutions and a shortcut."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
-        self.bn1, self.bn2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(x + self.bn2(self.conv2(y)))
-
-
-def network(width: int) -> nn.Sequential:
-    """A residual network of 14 layers for 32 x 32 images: many small layers, the hard case for a loop."""
-    stem = nn.Conv2d(3, width, 3, stride=2, padding=1)
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)]
-    return nn.Sequential(stem, *(Block(width) for _ in range(6)), *head)
-
-
-def bare(model: nn.Module, teacher: nn.Module | None, loader: DataLoader, settings: FinetuneSection) -> None:
-    """One epoch, as one would write it by hand."""
-    device = PartialState().device
-    model.to(device).train()
-    if teacher is not None:
-        teacher.to(device).eval()
-    optimizer = sgd(model, settings)
-    for images, labels in loader:
-        images, labels = images.to(device), labels.to(device)
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels)
-        if teacher is not None:
-            with torch.no_grad():
-                target = F.log_softmax(teacher(images) / TEMPERATURE, 1)
-            own = F.log_softmax(logits / TEMPERATURE, 1)
-            divergence = F.kl_div(own, target, reduction="batchmean", log_target=True)
-            loss = (1 - WEIGHT) * loss + WEIGHT * TEMPERATURE**2 * divergence
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def seconds(train: Callable[[], object]) -> float:
-    """Time of one call, in seconds."""
-    if PartialState().device.type == "cpu":
-        started = time.process_time()
-        train()
-        return time.process_time() - started
-    torch.accelerator.synchronize()
-    started = time.perf_counter()
-    train()
-    torch.accelerator.synchronize()
-    return time.perf_counter() - started
-
-
-def measure(args: argparse.Namespace, *, distill: bool) -> dict[str, list[float]]:
-    """Seconds per epoch of each loop, round by round; who begins changes with the round."""
-    images, labels = torch.randn(args.images, 3, 32, 32), torch.randint(0, 10, (args.images,))
-    loader = DataLoader(TensorDataset(images, labels), args.batch, shuffle=True, generator=torch.Generator())
-    values = {"epochs": 1, "distill": distill, "temperature": TEMPERATURE, "distill_weight": WEIGHT}
-    settings = FinetuneSection.model_validate(values)
-    teacher = network(args.width).eval() if distill else None
-    start = network(args.width)
-    loops: list[tuple[str, Callable[..., object]]] = [("bare", bare), ("ours", finetune), ("bare again", bare)]
-    times: dict[str, list[float]] = {name: [] for name, _ in loops}
-    for turn in range(args.rounds + 1):
-        for name, loop in loops[turn % 3 :] + loops[: turn % 3]:
-            model = copy.deepcopy(start)
-            took = seconds(partial(loop, model, teacher, loader, settings))
-            if turn:
-                times[name].append(took)
-    return times
-
-
-def compare(table: Table, title: str, times: dict[str, list[float]], steps: int) -> None:
-    """Add a row per loop: milliseconds a step, and what it takes more than the bare loop of the same round."""
-    for name, own in times.items():
-        more = [100 * (b / a - 1) for a, b in zip(times["bare"], own, strict=True)]
-        low, _, high = statistics.quantiles(more, n=4)
-        spread = () if name == "bare" else (f"{statistics.median(more):+.1f} %", f"{low:+.1f} to {high:+.1f} %")
-        table.add_row(title, name, f"{1000 * statistics.median(own) / steps:.2f}", *spread)
-    table.add_section()
+from compressor.training.schedules.base import Schedule
 
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Train all, and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    for name, default in (("images", 2048), ("batch", 128), ("width", 16), ("rounds", 9)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 10])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--lr", type=float, nargs="+", default=[0.02, 0.05])
+    parser.add_argument("--average", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    device, steps = PartialState().device, -(-args.images // args.batch)
-    table = Table(title=f"one epoch of {steps} steps on {device}, {args.rounds} rounds")
-    for column in ("loss", "loop", "ms a step", "overhead (median)", "middle half"):
-        table.add_column(column, justify="left" if column in ("loss", "loop") else "right")
-    for title, distill in (("labels", False), ("distillation", True)):
-        compare(table, title, measure(args, distill=distill), steps)
+    recipe = load_recipe(args.recipe, args.overrides)
+    subject = load_subject(recipe, args.recipe.parent.absolute())
+
+    def top1(**changes: object) -> float:
+        """Mean over the seeds, in percent."""
+        settings, found = recipe.finetune.model_copy(update=changes), []
+        for seed in range(args.seeds):
+            data = load_data(recipe.data, recipe.model.input, seed)
+            model = load_compact(args.run_dir, subject.model)
+            finetune(model, subject.model, data.train or (), settings, seed=seed)
+            found.append(100 * evaluate(model, data.validation or ()).accuracy)
+        return statistics.mean(found)
+
+    table = Table("schedule", "lr", "average", *(f"{count} epochs" for count in args.epochs))
+    known = plugins.discover("compressor.training.schedules", Schedule)
+    for name, lr, average in itertools.product(known, args.lr, args.average):
+        cells = [f"{top1(schedule=name, lr=lr, average=average, epochs=epochs):.2f}" for epochs in args.epochs]
+        table.add_row(name, f"{lr:g}", f"{average:g}", *cells)
+        print(name, lr, average, *cells, flush=True)
     Console().print(table)
 
 

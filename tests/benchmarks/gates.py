@@ -43,7 +43,7 @@ from compressor.selection.base import Calibration, Method, Ranking
 from compressor.structure import Plan, find_groups, shrink
 from compressor.subject import load_subject
 from compressor.training.loop import finetune
-from tests.benchmarks.finetune import network
+from tests.benchmarks.overhead import network
 
 RECIPE = Path(__file__).parents[2] / "samples" / "cifar10-resnet" / "recipe-resnet20.yaml"
 TARGET, EPOCHS, CALIBRATION, LR = 0.5, 3, 1024, 0.02
