@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -232,6 +235,21 @@ def test_without_epochs_the_pruned_network_is_exported(project: Path, tmp_path: 
     report = compress(project / "recipe.yaml", tmp_path, overrides=["finetune.epochs=0"])
     assert report.history == []
     assert report.pruned.accuracy == report.compact.accuracy
+
+
+def test_two_processes_make_the_plan_of_one_and_are_as_accurate(project: Path, tmp_path: Path) -> None:
+    overrides = ["compress.method=imitation", "benchmark.batch_sizes=[1]", "finetune.lr=0.02"]
+    alone = compress(project / "recipe.yaml", tmp_path / "one", overrides=overrides)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command += ["compressor", "run", str(project / "recipe.yaml"), "--out", str(tmp_path / "two"), "--json"]
+    command += [part for override in overrides for part in ("--set", override)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    together = Report.model_validate_json(done.stdout)
+    assert (tmp_path / "two" / "plan.json").read_bytes() == (tmp_path / "one" / "plan.json").read_bytes()
+    assert together.pruned.accuracy == alone.pruned.accuracy
+    assert together.compact.accuracy == pytest.approx(alone.compact.accuracy, abs=0.05)
 
 
 def test_dead_units_are_counted_where_they_are_revived(project: Path, tmp_path: Path) -> None:
