@@ -189,6 +189,7 @@ def profile(
         Path | None,
         typer.Option(help="Measure nothing, but write to this directory what measures the table on another device."),
     ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what was measured on this device.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Measure the latency table of this device: what every operator costs at the widths that it can take."""
@@ -201,7 +202,7 @@ def profile(
         profile_recipe(recipe, kit=kit, overrides=overrides or ())
         typer.echo(f"wrote {kit}: run `python measure.py` there on the device, then bring table.json back", err=True)
     else:
-        found = profile_recipe(recipe, out=out, overrides=overrides or ())
+        found = profile_recipe(recipe, out=out, overrides=overrides or (), fresh=fresh)
         typer.echo(f"wrote {out}: {found}", err=True)
 
 

@@ -51,3 +51,11 @@ def of_files(root: Path) -> str:
             place = os.path.relpath(os.path.join(parent, name), root)
             digest.update(f"{place} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def of_contents(*contents: bytes) -> str:
+    """Hash of byte strings, in their order."""
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()

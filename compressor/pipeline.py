@@ -13,7 +13,6 @@ from compressor.baseline import load_baseline
 from compressor.board import tensorboard as open_tensorboard
 from compressor.budget.latency import Latency
 from compressor.budget.profile import write_kit
-from compressor.budget.skeleton import Skeleton
 from compressor.errors import InputError
 from compressor.inspection import inspect_subject
 from compressor.journal import Journal
@@ -21,7 +20,7 @@ from compressor.outcome import read_samples
 from compressor.recipe import Recipe, load_recipe
 from compressor.report import Inspection, Report, write_report
 from compressor.run import Run
-from compressor.speed import describe, read_cost, settings_of
+from compressor.speed import WHY_NOT, describe, learn_skeleton, read_cost, settings_of
 from compressor.stages import Stages
 
 
@@ -76,7 +75,11 @@ def inspect_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -
 
 
 def profile_recipe(
-    recipe: str | Path | Recipe, out: Path | None = None, kit: Path | None = None, overrides: Sequence[str] = ()
+    recipe: str | Path | Recipe,
+    out: Path | None = None,
+    kit: Path | None = None,
+    overrides: Sequence[str] = (),
+    fresh: bool = False,
 ) -> str:
     """Measure the latency table of a recipe's network on this device, or write what measures it on another one.
 
@@ -85,6 +88,7 @@ def profile_recipe(
         out: The table to write.
         kit: Instead, the directory of the kit.
         overrides: Changes of the recipe's file.
+        fresh: Measure again what has been measured on this device.
 
     Returns:
         In words, what the table says of the device.
@@ -93,16 +97,16 @@ def profile_recipe(
         InputError: there can be no table of this network.
     """
     loaded, base, _ = _read(recipe, overrides)
-    with _naming(recipe), TemporaryDirectory() as directory, Stages(Path(directory)) as stages:
+    with _naming(recipe), TemporaryDirectory() as directory, Stages(Path(directory), fresh=fresh) as stages:
         run = Run(loaded, base, stages, Journal(Path(directory, "log.txt")))
         if kit is not None:
-            skeleton = Skeleton.learn(run.subject.model, run.subject.groups, run.export_plain)
-            files = write_kit(skeleton, run.subject.groups, settings_of(loaded.benchmark), kit)
-            return f"{len(files)} files"
+            skeleton = learn_skeleton(run.subject, loaded.benchmark, run.export_plain)
+            return f"{len(write_kit(skeleton, run.subject.groups, settings_of(loaded.benchmark), kit))} files"
         cost = read_cost(run.profiled, run.subject)
         if not isinstance(cost, Latency):
-            cure = "give a target in speedup all the same: it is measured on whole networks"
-            raise InputError("there can be no latency table of this network", where="model", cure=cure)
+            problem = (run.profiled / WHY_NOT).read_text()
+            cure = "give a target in speedup all the same: candidates are measured as a whole"
+            raise InputError(f"there can be no latency table: {problem}", where="model", cure=cure)
         if out is not None:
             cost.table.save(out)
         return describe(cost)

@@ -133,6 +133,11 @@ class Run:
         return first_method(self.recipe.compress)
 
     @cached_property
+    def table(self) -> LatencyTable | None:
+        """The latency table that the recipe names."""
+        return LatencyTable.load(self.recipe.benchmark.table) if self.recipe.benchmark.table else None
+
+    @cached_property
     def data(self) -> Data:
         return load_data(self.recipe.data, self.recipe.model.input, self.recipe.seed)
 
@@ -169,8 +174,8 @@ class Run:
             self.journal.say(f"the weights are those of '{self.subject.entry}' in {self.recipe.model.checkpoint}")
         check_recipe(self.recipe)
         check_target(self.subject, self.recipe.compress)
-        if self.recipe.benchmark.table:
-            LatencyTable.load(self.recipe.benchmark.table)
+        if self.table:
+            self.journal.say(f"latencies are those of {self.recipe.benchmark.table}")
         check_data(self.recipe, self.method, self.data)
         shape, expected = list(self.real_inputs[0].shape[1:]), list(self.recipe.model.input)
         if shape != expected:
@@ -273,14 +278,13 @@ class Run:
     @cached_property
     def profiled(self) -> Path:
         """Measure what operators cost at all widths."""
-        section = self.recipe.benchmark
+        section, table = self.recipe.benchmark, self.table
 
         def work(directory: Path) -> None:
-            profile(self.subject, section, self.export_plain, directory, self.journal)
+            fresh = self.stages.fresh
+            profile(self.subject, section, table, self.export_plain, directory, self.journal, fresh=fresh)
 
         depends_on = self._export_settings() | {"settings": settings_of(section), "device": device()}
-        if section.table:
-            LatencyTable.load(section.table)  # what is no table is refused before any work
         given = section.table and sha256(section.table)
         return self._stage("profile", depends_on | {"table": given, "keep": list(self.recipe.compress.keep)}, work)
 

@@ -17,7 +17,7 @@ from compressor.budget.cache import BOUNDLESS
 from compressor.budget.latency import Latency
 from compressor.budget.macs import Macs
 from compressor.budget.model import CostModel, Widths
-from compressor.budget.profile import fits, measure_table
+from compressor.budget.profile import TABLE, fits, measure_table, tables_folder
 from compressor.budget.pursuit import Attempt, pursue
 from compressor.budget.skeleton import AXES, Skeleton
 from compressor.errors import InputError
@@ -32,7 +32,7 @@ from exporters.latency_table import LatencyTable
 from exporters.operators import device
 from exporters.statistics import Speedup
 
-TABLE = "table.json"
+WHY_NOT = "no-table.txt"
 CURVES = 5
 """How many groups the report shows the staircase of."""
 CANDIDATE_SECONDS = 2.0
@@ -46,26 +46,66 @@ def settings_of(section: BenchmarkSection) -> dict[str, Any]:
     return {"provider": section.provider, "threads": section.threads, "batch": section.batch_sizes[0]}
 
 
-def profile(subject: Subject, section: BenchmarkSection, export: Export, directory: Path, journal: Journal) -> None:
+def learn_skeleton(subject: Subject, section: BenchmarkSection, export: Export) -> Skeleton:
+    """The network's file as a function of its widths.
+
+    Raises:
+        InputError: there can be no latency table of this network, or with this provider.
+    """
+    if section.provider != "cpu":
+        cure = "give a target in speedup all the same: candidates are measured as a whole"
+        raise InputError(f"no operators are timed on {section.provider}", where="benchmark.provider", cure=cure)
+    return Skeleton.learn(subject.model, subject.groups, export)
+
+
+def profile(
+    subject: Subject,
+    section: BenchmarkSection,
+    given: LatencyTable | None,
+    export: Export,
+    directory: Path,
+    journal: Journal,
+    *,
+    fresh: bool = False,
+) -> None:
     """Write the latency table of a network into a directory, and the network as a function of its widths.
 
-    Where the network's file changes by more than lengths, nothing is written: there is no table of such a network.
+    Where there can be none, the reason is written instead.
+
+    Args:
+        subject: The network.
+        section: How latency is measured.
+        given: A table that is there already, perhaps of another device.
+        export: Writes a network as an ONNX file.
+        directory: Where to write.
+        journal: Told how it goes.
+        fresh: Measure again what an earlier run has measured.
+
+    Raises:
+        InputError: the given table is of other settings, or of another network.
     """
     settings = settings_of(section)
     try:
-        skeleton = Skeleton.learn(subject.model, subject.groups, export)
+        skeleton = learn_skeleton(subject, section, export)
     except InputError as error:
         journal.say(f"no latency table: {error.problem}; MACs stand in for milliseconds until they are measured")
+        (directory / WHY_NOT).write_text(error.problem)
         return
-    if section.table is None:
+    if given is None:
         with journal.bar("profile") as advance:
-            table = measure_table(skeleton, subject.groups, settings, advance)
-    else:
-        table = LatencyTable.load(section.table)
-        if problem := fits(table, settings, subject.groups):
-            cure = "measure it again, with `compressor profile RECIPE --kit DIR` for another device"
-            raise InputError(problem, where=str(section.table), cure=cure)
-    table.save(directory / TABLE)
+            given = measure_table(
+                skeleton,
+                subject.groups,
+                settings,
+                tables_folder(),
+                fresh=fresh,
+                progress=advance,
+                say=journal.say,
+            )
+    elif problem := fits(given, settings, subject.groups):
+        cure = "measure it again, with `compressor profile RECIPE --kit DIR` for another device"
+        raise InputError(problem, where=str(section.table), cure=cure)
+    given.save(directory / TABLE)
     skeleton.save(directory)
 
 

@@ -66,6 +66,8 @@ def measure_operators(
     batch: int = 1,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    before: Sequence[Sequence[Measured]] = (),
+    keep: Callable[[Sequence[Measured]], None] | None = None,
 ) -> list[Measured]:
     """Measure networks, each as a whole and by operator.
 
@@ -76,23 +78,29 @@ def measure_operators(
         batch: Size of a first dimension that is free.
         seed: Seed of the order.
         progress: Called with (done, total) turns; the total grows where more rounds are needed.
+        before: Rounds of an earlier call that was interrupted.
+        keep: Called with every round.
 
     Raises:
         RuntimeError: the provider is not active.
     """
     bench = _Bench(networks, PROVIDERS[provider], threads, batch)
-    rng, rounds = np.random.default_rng(seed), list[list[Measured]]()
+    rounds = list(before)
+    first = rounds[0][0].total if rounds else bench.first.total
+    rng = np.random.default_rng([seed, len(rounds)])
     while len(rounds) < FEWEST_ROUNDS or (len(rounds) < MOST_ROUNDS and not _agree(rounds)):
         turns: dict[int, Measured] = {}
         reference = bench.turn(0)
         for count, index in enumerate(rng.permutation(len(networks)).tolist()):
             if count % REFERENCE_EVERY == 0:
                 reference = bench.turn(0)
-            turns[index] = _scaled(bench.turn(index), bench.first.total / reference.total)
+            turns[index] = _scaled(bench.turn(index), first / reference.total)
             if progress:
                 total = max(FEWEST_ROUNDS, len(rounds) + 1) * len(networks)
                 progress(len(rounds) * len(networks) + count + 1, total)
         rounds.append([turns[index] for index in range(len(networks))])
+        if keep:
+            keep(rounds[-1])
     return [_median([turns[index] for turns in rounds]) for index in range(len(networks))]
 
 

@@ -47,8 +47,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few networks and short turns: what is measured does not matter here."""
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Few networks and short turns: what is measured does not matter here, and is not kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(choices, "ALIKE", 8)
     monkeypatch.setattr(choices, "MIXED", 12)
     monkeypatch.setattr(operators, "TURN_SECONDS", 0.002)
@@ -59,6 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def table(project: Path) -> Path:
     """A table that was measured on a device that is not here."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(project / "cache"))
         patch.setattr(choices, "MIXED", 12)
         patch.setattr(operators, "TURN_SECONDS", 0.002)
         profile_recipe(project / "recipe.yaml", out=project / "table.json")
@@ -94,6 +96,18 @@ def test_a_table_of_another_device_is_met_by_prediction(project: Path, table: Pa
     assert rule.measured >= 1.5 and rule.passed and "a board" in rule.text
 
 
+def test_a_target_in_milliseconds_becomes_a_speed_up(project: Path, tmp_path: Path) -> None:
+    dense = compress(project / "recipe.yaml", tmp_path / "run").benchmarks[0].models["dense"].p50_ms
+    recipe = load_recipe(project / "recipe.yaml")
+    target = recipe.compress.target.model_copy(update={"speedup": None, "latency_ms": dense / 2})
+    changed = recipe.model_copy(update={"compress": recipe.compress.model_copy(update={"target": target})})
+    report = compress(changed, tmp_path / "run")
+    assert report.speed is not None
+    assert 1.1 < report.speed.target < 5
+    assert report.accept[0].name == "target" and report.accept[0].required == dense / 2
+    assert report.accept[0].measured == report.benchmarks[0].models["compact"].p50_ms
+
+
 def test_milliseconds_that_the_dense_network_meets_are_refused(project: Path, tmp_path: Path) -> None:
     recipe = load_recipe(project / "recipe.yaml")
     target = recipe.compress.target.model_copy(update={"speedup": None, "latency_ms": 1000.0})
@@ -122,3 +136,39 @@ def test_a_table_of_other_settings_is_refused(project: Path, table: Path, tmp_pa
     overrides = [f"benchmark.table={json.dumps(str(table))}", "benchmark.threads=2"]
     with pytest.raises(InputError, match="threads"):
         compress(project / "recipe.yaml", tmp_path / "run", overrides)
+
+
+def test_a_table_is_measured_once(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = profile_recipe(project / "recipe.yaml", out=tmp_path / "first.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(operators._Bench, "turn", None)
+        assert profile_recipe(project / "recipe.yaml", out=tmp_path / "second.json") == first
+    profile_recipe(project / "recipe.yaml", out=tmp_path / "third.json", fresh=True)
+    tables = [(tmp_path / f"{name}.json").read_text() for name in ("first", "second", "third")]
+    assert tables[0] == tables[1] != tables[2]
+
+
+def test_an_interrupted_table_goes_on(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, turns = operators._Bench.turn, list[int]()
+
+    def interrupted(bench: operators._Bench, index: int) -> operators.Measured:
+        turns.append(index)
+        if len(turns) == stop:
+            raise KeyboardInterrupt
+        return turn(bench, index)
+
+    monkeypatch.setattr(operators._Bench, "turn", interrupted)
+    stop = 0
+    profile_recipe(project / "recipe.yaml", fresh=True)
+    whole, stop = len(turns), int(0.8 * len(turns))
+    turns.clear()
+    with pytest.raises(KeyboardInterrupt):
+        profile_recipe(project / "recipe.yaml", fresh=True)
+    turns.clear()
+    profile_recipe(project / "recipe.yaml")
+    assert len(turns) < 0.7 * whole
+
+
+def test_there_is_no_table_of_a_gpu(project: Path) -> None:
+    with pytest.raises(InputError, match="no operators are timed on cuda"):
+        profile_recipe(project / "recipe.yaml", overrides=["benchmark.provider=cuda"])
