@@ -3,12 +3,14 @@
     python -m tests.benchmarks.latency promise    --data IMAGES --checkpoints DIR --runs DIR [--only resnet20 ...]
     python -m tests.benchmarks.latency prediction --data IMAGES --checkpoints DIR --runs DIR [--only resnet20 ...]
     python -m tests.benchmarks.latency noise      --data IMAGES --checkpoints DIR --runs DIR
+    python -m tests.benchmarks.latency isolation  --data IMAGES --checkpoints DIR --runs DIR
 
 `promise` compresses every network to every target, without training, and compares the final measurement with the
 target. `prediction` draws random plans, of any widths, and compares what the table says with what their files take,
 each measured against the dense file. `noise` measures a file against its copy, and against one that is about 5 %
-faster. IMAGES is an image folder of CIFAR-10; DIR holds the checkpoints that RECIPES names. Results of runs are kept
-under --runs, so that a command that was interrupted goes on.
+faster. `isolation` compares the ratio that one process measures with that of processes of one file each. IMAGES is an
+image folder of CIFAR-10; DIR holds the checkpoints that NETWORKS names. Results of runs are kept under --runs, so that
+a command that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from __future__ import annotations
 import argparse
 import shutil
 import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -79,11 +84,49 @@ def promise(args: argparse.Namespace) -> None:
             print(f"| {name} | {target} | {span} | {' | '.join(accuracies)} | {words} |", flush=True)
 
 
-def cost_of(args: argparse.Namespace, name: str) -> tuple[Run, Latency]:
-    """The run of a network, its table measured or read."""
+def isolation(args: argparse.Namespace) -> None:
+    """Print the ratio of two files as one process measures it, and as processes of one file each do, in turns."""
+    print("| network | one process | a process for each file | difference |\n|" + " --- |" * 4)
+    for name in args.only or NETWORKS:
+        run = run_of(args, name)
+        files = [args.runs / f"{name}-{kind}.onnx" for kind in ("dense", "half")]
+        run.export_plain(run.subject.model, files[0])
+        run.export_plain(
+            compressor.shrink(run.subject.model, compressor.Plan.uniform(run.subject.groups, 0.5)), files[1]
+        )
+        together = exporters.benchmark(files, min_seconds=10 * args.seconds, memory=False).speedup
+        assert together is not None
+        ratios = [_alone(files[0], args.seconds) / _alone(files[1], args.seconds) for _ in range(REPEATS)]
+        apart, quartiles = statistics.median(ratios), statistics.quantiles(ratios, n=4)
+        cells = [f"{together.median:.3f} ({together.low:.3f} to {together.high:.3f})"]
+        cells += [f"{apart:.3f} ({quartiles[0]:.3f} to {quartiles[2]:.3f})", f"{together.median / apart - 1:+.1%}"]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+ALONE = """
+import sys, exporters
+result = exporters.benchmark([sys.argv[1]], min_seconds=float(sys.argv[2]), memory=False)
+print(next(iter(result.models.values())).p50_ms)
+"""
+
+
+def _alone(file: Path, seconds: float) -> float:
+    """The median latency of a file in a process that opens nothing else."""
+    command = [sys.executable, "-c", ALONE, str(file), str(seconds)]
+    return float(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def run_of(args: argparse.Namespace, name: str, overrides: Sequence[str] = ()) -> Run:
+    """The run of a network."""
     out = args.runs / name
     with Stages(out) as stages:
-        run = Run(load_recipe(recipe(args, name)), args.runs, stages, Journal(out / "log.txt"))
+        return Run(load_recipe(recipe(args, name), overrides), args.runs, stages, Journal(out / "log.txt"))
+
+
+def cost_of(args: argparse.Namespace, name: str) -> tuple[Run, Latency]:
+    """The run of a network, its table measured or read."""
+    run = run_of(args, name)
+    with run.stages:
         cost = read_cost(run.profiled, run.subject)
     assert isinstance(cost, Latency)
     return run, cost
@@ -135,10 +178,13 @@ def noise(args: argparse.Namespace) -> None:
         print(f"{title}: median {median:.3f}, 1.0 inside {same} of {count}, faster {called}, half-width {half:.2%}")
 
 
+COMMANDS = {f.__name__: f for f in (promise, prediction, noise, isolation)}
+
+
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=("promise", "prediction", "noise"))
+    parser.add_argument("what", choices=tuple(COMMANDS))
     for flag in ("--data", "--checkpoints", "--runs"):
         parser.add_argument(flag, type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=NETWORKS)
@@ -146,7 +192,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     args = parser.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
-    {"promise": promise, "prediction": prediction, "noise": noise}[args.what](args)
+    COMMANDS[args.what](args)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Times are those of the process on one thread, so that other programs on the mach
 from __future__ import annotations
 
 import argparse
-import copy
 import multiprocessing
 import platform
 import resource
@@ -19,11 +18,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import matplotlib
 import torch
-import torch_pruning as tp
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,6 +42,7 @@ from compressor.selection.imitation import Imitation
 from compressor.structure import ChannelGroup, Groups, Plan, find_groups, shrink
 from compressor.structure.mask import masked, zero_columns
 from compressor.subject import load_subject
+from tests.benchmarks import peers
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "cifar10-resnet"
 TARGETS = (0.75, 0.5)
@@ -96,81 +96,18 @@ def our_rows(problem: Problem, names: Sequence[str]) -> Iterator[list[str]]:
         yield row
 
 
-class CountedHessian(tp.importance.GroupHessianImportance):
-    """The importance as it is meant: the released one forgets all samples but the last."""
-
-    def accumulate_grad(self, model: nn.Module) -> None:
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                square = parameter.grad.detach().square()
-                self._accu_grad[parameter] = self._accu_grad.get(parameter, 0) + square
-                self._counter[parameter] = self._counter.get(parameter, 0) + 1
-
-
-PEERS: dict[str, Callable[[], tp.importance.Importance]] = {
-    "random": tp.importance.RandomImportance,
-    "L1": partial(tp.importance.GroupMagnitudeImportance, p=1),
-    "L2": partial(tp.importance.GroupMagnitudeImportance, p=2),
-    "LAMP": tp.importance.LAMPImportance,
-    "FPGM": tp.importance.FPGMImportance,
-    "BN scale": tp.importance.BNScaleImportance,
-    "Taylor": tp.importance.GroupTaylorImportance,
-    "Hessian (as released)": tp.importance.GroupHessianImportance,
-    "Hessian": CountedHessian,
-}
-
-
 def peer_rows(problem: Problem) -> Iterator[list[str]]:
     """One row per importance of torch-pruning, spread uniformly and globally."""
-    gradients = _gradients(problem)
-    for name, importance in PEERS.items():
+    assert problem.labels is not None
+    example, grads = problem.images[0][0], peers.gradients(problem.model, problem.images[0][0], problem.labels[0])
+    for name, importance in peers.PEERS.items():
         for spread in ("uniform", "global"):
             row = [f"torch-pruning {name}, {spread}", ""]
             for target in TARGETS:
-                cut = partial(_peer, problem, importance, gradients, spread == "global")
+                network = problem.model, problem.groups, example[:1]
+                cut = partial(peers.cut, *network, importance, grads, spread=spread == "global")
                 row += [f"{problem.accuracy(_at_macs(problem, cut, target)):.1f}", ""]
             yield row
-
-
-def _gradients(problem: Problem) -> list[list[Tensor]]:
-    """Gradients of the mean loss over a batch, and of the losses of single images."""
-    model, labels = copy.deepcopy(problem.model), problem.labels
-    assert labels is not None
-    losses = F.cross_entropy(model(*problem.images[0]), labels[0], reduction="none")
-    parameters = list(model.parameters())
-    return [list(torch.autograd.grad(loss, parameters, retain_graph=True)) for loss in (losses.mean(), *losses[:64])]
-
-
-def _peer(
-    problem: Problem,
-    importance: Callable[[], tp.importance.Importance],
-    grads: list[list[Tensor]],
-    spread: bool,
-    ratio: float,
-) -> nn.Module:
-    torch.manual_seed(0)
-    model, judge = copy.deepcopy(problem.model), importance()
-    if isinstance(judge, tp.importance.GroupHessianImportance):
-        judge.zero_grad()
-    for gradient in (*grads[1:], grads[0]):
-        for parameter, g in zip(model.parameters(), gradient, strict=True):
-            parameter.grad = g.clone()
-        if isinstance(judge, tp.importance.GroupHessianImportance) and gradient is not grads[0]:
-            judge.accumulate_grad(model)
-    free = {producer for group in problem.groups for producer in group.producers}
-    ignored = [m for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and n not in free]
-    example = problem.images[0][0][:1]
-    tp.pruner.BasePruner(
-        model,
-        example,
-        judge,
-        global_pruning=spread,
-        pruning_ratio=ratio,
-        ignored_layers=ignored,
-        max_pruning_ratio=0.95,
-    ).step()
-    model.zero_grad()
-    return model.eval()
 
 
 def _at_macs(problem: Problem, cut: Callable[[float], nn.Module], target: float) -> nn.Module:
@@ -377,7 +314,9 @@ def main() -> None:
     """Measure, and append tables."""
     args = _arguments()
     torch.set_num_threads(1)
-    versions = f"torch {torch.__version__}, torch-pruning {tp.__version__}, Python {platform.python_version()}"
+    versions = (
+        f"torch {torch.__version__}, torch-pruning {version('torch-pruning')}, Python {platform.python_version()}"
+    )
     note = f"{platform.machine()}, one thread; {versions}; `{' '.join(['selection.py', *_public(sys.argv[1:])])}`"
     problems = {
         n: Problem(n, getattr(args, n), args.data, args.images) for n in ("resnet20", "resnet56") if getattr(args, n)
