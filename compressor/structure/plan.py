@@ -36,7 +36,7 @@ class _Slice(BaseModel):
     axis: Count
     role: Role
     coordinates: _Evenly | list[list[Count]]
-    conv_groups: int = Field(1, ge=1)
+    conv_groups: int = Field(1, ge=1, le=MOST)
 
 
 class _Group(BaseModel):

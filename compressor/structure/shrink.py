@@ -80,6 +80,8 @@ def check_fits(tensors: dict[str, Tensor], slices: Iterable[Slice]) -> None:
             problem = f"the plan cuts {s.tensor}, which this network does not have"
         elif max(c for unit in s.coordinates for c in unit) >= tensor.shape[s.axis] * s.conv_groups:
             problem = f"{s.tensor} has shape {tuple(tensor.shape)}, too small for the plan"
+        elif tensor.shape[0] % s.conv_groups:
+            problem = f"{s.tensor} has shape {tuple(tensor.shape)}, not {s.conv_groups} groups of channels"
         else:
             continue
         raise InputError(problem, where="plan", cure="give the architecture with its original widths")

@@ -151,6 +151,13 @@ def test_kept_units_that_do_not_exist_are_refused(tmp_path: Path) -> None:
         Plan.load(changed(tmp_path, groups=plan["groups"]))
 
 
+def test_more_groups_of_a_convolution_than_memory_holds_are_refused(tmp_path: Path) -> None:
+    plan = json.loads(Plan.uniform([group(8)], 0.5).to_json())
+    plan["groups"][0]["slices"][0]["conv_groups"] = 10**30
+    with pytest.raises(InputError, match="conv_groups"):
+        Plan.load(changed(tmp_path, groups=plan["groups"]))
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", "\x80"])
 def test_what_is_no_plan_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -181,6 +182,15 @@ def test_a_network_that_is_cut_already_is_refused() -> None:
     plan = Plan.of(known.groups, {g.name: range(2, g.size) for g in known.groups})
     with pytest.raises(InputError, match="too small"):
         shrink(shrink(known.model, plan), plan)
+
+
+def test_groups_of_a_convolution_that_the_network_does_not_have_are_refused() -> None:
+    known = examined("plain")
+    planned = Plan.uniform(known.groups, 0.5).groups[0]
+    slices = tuple(replace(s, conv_groups=1 << 22) for s in planned.group.slices)
+    plan = Plan((replace(planned, group=replace(planned.group, slices=slices)),))
+    with pytest.raises(InputError, match="not 4194304 groups"):
+        shrink(known.model, plan)
 
 
 def test_it_exports_to_the_same_result() -> None:
