@@ -70,7 +70,7 @@ def inspect_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -
     loaded, base, _ = _read(recipe, overrides)
     with _naming(recipe), TemporaryDirectory() as directory, Stages(Path(directory)) as stages:
         run = Run(loaded, base, stages, Journal(Path(directory, "log.txt")))
-        cost = read_cost(run.profiled, run.subject) if loaded.benchmark.table else None
+        cost = read_cost(run.planner.profiled, run.subject) if loaded.benchmark.table else None
         return inspect_subject(run.subject, loaded.compress.multiple_of, cost)
 
 
@@ -102,9 +102,9 @@ def profile_recipe(
         if kit is not None:
             skeleton = learn_skeleton(run.subject, loaded.benchmark, run.export_plain)
             return f"{len(write_kit(skeleton, run.subject.groups, settings_of(loaded.benchmark), kit))} files"
-        cost = read_cost(run.profiled, run.subject)
+        cost = read_cost(run.planner.profiled, run.subject)
         if not isinstance(cost, Latency):
-            problem = (run.profiled / WHY_NOT).read_text()
+            problem = (run.planner.profiled / WHY_NOT).read_text()
             cure = "give a target in speedup all the same: candidates are measured as a whole"
             raise InputError(f"there can be no latency table: {problem}", where="model", cure=cure)
         if out is not None:

@@ -5,24 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import platform
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnxruntime
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from compressor import __version__, fingerprint, ranks
-from compressor.budget.allocate import Budget
+from compressor import ranks
 from compressor.budget.cost import measure_cost
-from compressor.data import Data, calibration_batches, load_data
+from compressor.data import calibration_batches
 from compressor.errors import InputError, MachineError
 from compressor.evaluation import agreement, evaluate
 from compressor.gates.settings import EPOCHS, is_gate, read_gate
 from compressor.gates.trainer import train_gates
+from compressor.job import PARITY_BATCHES, Job
 from compressor.journal import Advance, Journal
 from compressor.outcome import (
     ACTIVITY,
@@ -30,15 +28,12 @@ from compressor.outcome import (
     BENCHMARKS,
     COMPACT,
     DENSE,
-    FAULTS,
     GATES,
     HISTORY,
     PARITY,
     PLAN,
     QUALITY,
     REFITS,
-    RISE,
-    SPEED,
     Finished,
     make_report,
     publish,
@@ -48,44 +43,29 @@ from compressor.outcome import (
     write_json,
     write_rankings,
 )
+from compressor.planning import Planner
 from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import Refit, refit
 from compressor.report import Report
-from compressor.rise import Rise, smallest_within
-from compressor.selection.base import Calibration, Method, Ranking
-from compressor.speed import CANDIDATE_SECONDS, Chase, profile, read_cost, settings_of, summary
-from compressor.stages import UNFINISHED, Stages, sha256
-from compressor.structure import Plan, load_compact, save_compact, shrink, verify
-from compressor.structure.groups import Groups
-from compressor.structure.proof import TOLERANCE
-from compressor.structure.trial import faulty_groups
+from compressor.selection.base import Calibration
+from compressor.speed import CANDIDATE_SECONDS, settings_of
+from compressor.stages import UNFINISHED, Stages
+from compressor.structure import Plan, load_compact, save_compact, shrink
 from compressor.subject import (
-    MEASURED,
-    Subject,
     check_data,
     check_recipe,
     check_target,
-    first_method,
-    load_subject,
-    make_cost_model,
-    narrowest,
-    target_of,
 )
 from compressor.training.history import Progress
 from compressor.training.loop import finetune
 from compressor.training.revive import revive
 from exporters.benchmark import benchmark
-from exporters.errors import ExportError, ProviderUnavailableError
-from exporters.latency_table import LatencyTable
-from exporters.onnx import export_onnx
-from exporters.operators import device
+from exporters.errors import ProviderUnavailableError
 from exporters.parity import check_parity
 from exporters.runtime import create_session
 
-PARITY_BATCHES = (1, 3, 8)
 
-
-class Run:
+class Run(Job):
     """One run of a recipe.
 
     Args:
@@ -99,7 +79,8 @@ class Run:
     def __init__(
         self, recipe: Recipe, base: Path, stages: Stages, journal: Journal, baseline: Report | None = None
     ) -> None:
-        self.recipe, self.base, self.stages, self.journal, self.baseline = recipe, base, stages, journal, baseline
+        super().__init__(recipe, base, stages, journal)
+        self.planner, self.baseline = Planner(self), baseline
 
     def execute(self) -> Report:
         """Do every stage that is not done yet, judge, and write the results."""
@@ -107,7 +88,7 @@ class Run:
         dense = self.export_dense()
         reference = self.evaluate_dense()
         selected = self.learn(dense) if is_gate(self.recipe.compress) else self.select()
-        plan = self.plan(selected, dense)
+        plan = self.planner.plan(selected, dense)
         pruned = self.shrink(plan, selected)
         compact = self.finetune(pruned)
         exported = self.export_compact(compact)
@@ -122,50 +103,6 @@ class Run:
         file = self.stages.run_dir / "report.html"
         self.journal.say(f"wrote {file}", event="report", path=str(file), accepted=report.accepted)
         return report
-
-    @cached_property
-    def subject(self) -> Subject:
-        return load_subject(self.recipe, self.base)
-
-    @cached_property
-    def method(self) -> Method | None:
-        """What ranks units before anything is trained; None where gates start open."""
-        return first_method(self.recipe.compress)
-
-    @cached_property
-    def table(self) -> LatencyTable | None:
-        """The latency table that the recipe names."""
-        return LatencyTable.load(self.recipe.benchmark.table) if self.recipe.benchmark.table else None
-
-    @cached_property
-    def data(self) -> Data:
-        return load_data(self.recipe.data, self.recipe.model.input, self.recipe.seed)
-
-    @cached_property
-    def calibration(self) -> tuple[list[tuple[Tensor, ...]], list[Tensor] | None]:
-        """Batches of training images, and their labels where there are any."""
-        images = self.recipe.compress.calibration.images
-        return calibration_batches(self.data, images, self.recipe.data.batch_size, self.recipe.seed)
-
-    @cached_property
-    def real_inputs(self) -> tuple[Tensor, ...]:
-        """A batch of 8 training images, or as many as there are."""
-        return calibration_batches(self.data, max(PARITY_BATCHES), max(PARITY_BATCHES), self.recipe.seed)[0][0]
-
-    @cached_property
-    def origin(self) -> dict[str, Any]:
-        """What every stage depends on."""
-        files = (name.rpartition(":")[0] for name in (self.recipe.model.builder, self.recipe.data.source))
-        root = self.recipe.data.root
-        return {
-            "versions": {"compressor": __version__, "torch": torch.__version__},
-            "network": fingerprint.of_network(self.subject.model),
-            "model": self.recipe.model.model_dump(mode="json"),
-            "data": self.recipe.data.model_dump(mode="json"),
-            "images": [fingerprint.of_tensors(self.real_inputs), root and fingerprint.of_files(root)],
-            "code": [sha256(Path(file)) for file in files if file.endswith(".py")],
-            "seed": self.recipe.seed,
-        }
 
     def check(self) -> None:
         """Find the faults of recipe, network and data before any long work."""
@@ -186,9 +123,9 @@ class Run:
         """Write dense.onnx, and open it where it will be measured."""
 
         def work(directory: Path) -> None:
-            self._export(self.subject.model, directory / DENSE, {})
+            self.export(self.subject.model, directory / DENSE, {})
 
-        done = self._stage("export-dense", self._export_settings(), work)
+        done = self.stage("export-dense", self.export_settings(), work)
         try:
             create_session(done / DENSE, provider=self.recipe.benchmark.provider)
         except ProviderUnavailableError as error:
@@ -201,7 +138,7 @@ class Run:
         def work(directory: Path) -> None:
             self._assess(self.subject.model, directory, "dense", together=True)
 
-        return self._stage("evaluate-dense", {}, work, together=True)
+        return self.stage("evaluate-dense", {}, work, together=True)
 
     def select(self) -> Path:
         """Rank the units of every group."""
@@ -219,7 +156,7 @@ class Run:
 
         options = {} if is_gate(section) else section.options
         depends_on = section.model_dump(mode="json", include={"calibration", "keep"})
-        return self._stage("select", depends_on | {"method": method.name, "options": options}, work, together=True)
+        return self.stage("select", depends_on | {"method": method.name, "options": options}, work, together=True)
 
     def learn(self, dense: Path) -> Path:
         """Rank the units of every group by gates that learn while the network trains."""
@@ -235,7 +172,7 @@ class Run:
                     self.data.train or (),
                     make,
                     options,
-                    self._budget(dense),
+                    self.planner.budget(dense),
                     settings,
                     first=read_rankings(first) if first else None,
                     seed=self.recipe.seed,
@@ -248,74 +185,7 @@ class Run:
 
         depends_on = section.model_dump(mode="json", exclude={"refit", "calibration"})
         before = {"first": first and first.name, "dense": dense.name, "training": settings.model_dump()}
-        return self._stage("gates", depends_on | before, work, together=True)
-
-    def plan(self, selected: Path, dense: Path) -> Path:
-        """Choose the widths that meet the target, and prove that the cut is exact."""
-        section, (kind, share) = self.recipe.compress, target_of(self.recipe.compress)
-
-        def work(directory: Path) -> None:
-            rankings = read_rankings(selected)
-            groups, faults = self.subject.groups, dict[str, str]()
-            while True:
-                widths = self._widths(dense, groups, rankings, directory)
-                plan = Plan.of(groups, {name: rankings[name].order[:width] for name, width in widths.items()})
-                found = self._faults(plan)
-                if not found:
-                    break
-                faults |= found
-                groups = dataclasses.replace(groups, items=tuple(g for g in groups if g.name not in faults))
-            plan.save(directory / PLAN)
-            write_json(directory / FAULTS, faults)
-
-        depends_on = {"selected": selected.name, "target": [kind, share], "multiple_of": section.multiple_of}
-        if kind in MEASURED:
-            depends_on |= {"dense": dense.name, "profile": self.profiled.name}
-        if kind == "loss":
-            depends_on |= {"refit": section.refit}
-        return self._stage("plan", depends_on | ({"dense": dense.name} if kind == "size" else {}), work)
-
-    @cached_property
-    def profiled(self) -> Path:
-        """Measure what operators cost at all widths."""
-        section, table = self.recipe.benchmark, self.table
-
-        def work(directory: Path) -> None:
-            fresh = self.stages.fresh
-            profile(self.subject, section, table, self.export_plain, directory, self.journal, fresh=fresh)
-
-        depends_on = self._export_settings() | {"settings": settings_of(section), "device": device()}
-        given = section.table and sha256(section.table)
-        return self._stage("profile", depends_on | {"table": given, "keep": list(self.recipe.compress.keep)}, work)
-
-    def _widths(self, dense: Path, groups: Groups, rankings: Mapping[str, Ranking], directory: Path) -> dict[str, int]:
-        """Choose widths that meet the target; where that is measured, write down how."""
-        kind, value = target_of(self.recipe.compress)
-        if kind == "loss":
-            return self._within(value, groups, rankings, directory)
-        if kind not in MEASURED:
-            return self._budget(dense).widths(groups, rankings)
-        chase = self._chase(dense)
-        target = chase.speedup(kind, value)
-        attempts = chase.attempts(target, groups, rankings)
-        write_json(directory / SPEED, summary(chase.cost, groups, target, attempts, chase.is_here))
-        return attempts[-1].widths
-
-    def _within(self, limit: float, groups: Groups, rankings: Mapping[str, Ranking], directory: Path) -> dict[str, int]:
-        """Choose the widths with the fewest MACs whose loss rises no more than the limit, and write down how much."""
-        section, subject, images = self.recipe.compress, self.subject, self.calibration[0]
-        cost = make_cost_model("macs", subject)
-        narrow = cost.total({group.name: narrowest(group, section.multiple_of) for group in groups}) / cost.dense
-        rise = Rise(subject.model, groups, rankings, images, refitted=section.refit, seed=self.recipe.seed)
-        found = smallest_within(limit, groups, rankings, cost, rise, multiple_of=section.multiple_of, smallest=narrow)
-        self.journal.say(f"{found.share:.1%} of the MACs raise the loss by {found.rise:.4g}")
-        write_json(directory / RISE, {"rise": found.rise})
-        return found.widths
-
-    def _chase(self, dense: Path) -> Chase:
-        cost, section = read_cost(self.profiled, self.subject), self.recipe.compress
-        settings = self.recipe.benchmark
-        return Chase(self.subject, cost, dense / DENSE, settings, section.multiple_of, self.export_plain, self.journal)
+        return self.stage("gates", depends_on | before, work, together=True)
 
     def shrink(self, planned: Path, selected: Path) -> Path:
         """Cut the network, with its consumers solved again where the recipe says so."""
@@ -340,7 +210,7 @@ class Run:
             "selected": selected.name,
             "refit": section.refit and section.calibration.images,
         }
-        return self._stage("shrink", depends_on, work)
+        return self.stage("shrink", depends_on, work)
 
     def finetune(self, pruned: Path) -> Path:
         """Train the cut network; without epochs it is what the cut left."""
@@ -366,7 +236,7 @@ class Run:
             save_compact(model, Plan.load(pruned / PLAN), directory)
             self._assess(model, directory, "compact", together=True)
 
-        return self._stage("finetune", {"pruned": pruned.name, **settings.model_dump()}, work, together=True)
+        return self.stage("finetune", {"pruned": pruned.name, **settings.model_dump()}, work, together=True)
 
     def _revive(self, model: nn.Module, directory: Path) -> None:
         """Raise the units that hardly ever fire, and write down how many there were."""
@@ -383,12 +253,12 @@ class Run:
             model, path = load_compact(compact, self.subject.model), directory / COMPACT
             cost = read_json(compact / QUALITY)
             metadata = {f"compressor.compact_{name}": str(cost[name]) for name in ("params", "macs")}
-            self._export(model, path, metadata | {"compressor.recipe_sha256": recipe_hash})
+            self.export(model, path, metadata | {"compressor.recipe_sha256": recipe_hash})
             parity = check_parity(model, path, self.real_inputs, batch_sizes=PARITY_BATCHES)
             write_json(directory / PARITY, {"max_abs": parity.max_abs, "max_rel": parity.max_rel})
 
         depends_on = {"compact": compact.name, "recipe": recipe_hash}
-        return self._stage("export-compact", depends_on | self._export_settings(), work)
+        return self.stage("export-compact", depends_on | self.export_settings(), work)
 
     def benchmark(self, dense: Path, compact: Path, exported: Path) -> Path:
         """Measure both files side by side, at every batch size."""
@@ -415,28 +285,9 @@ class Run:
         depends_on = {
             "compact": compact.name,
             "benchmark": settings.model_dump(mode="json", exclude={"table"}),
-        } | self._export_settings()
+        } | self.export_settings()
         machine = {"node": platform.node(), "onnxruntime": onnxruntime.__version__}
-        return self._stage("benchmark", depends_on | machine, work)
-
-    def _stage(
-        self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None], *, together: bool = False
-    ) -> Path:
-        def seeded(directory: Path) -> None:
-            torch.manual_seed(self.recipe.seed)
-            function(directory)
-
-        return self.stages.run(name, {**self.origin, **depends_on}, seeded, together=together)
-
-    def _budget(self, dense: Path) -> Budget:
-        """What the plan has to meet."""
-        section, (kind, share) = self.recipe.compress, target_of(self.recipe.compress)
-        if kind in MEASURED:
-            chase = self._chase(dense)
-            return chase.budget(chase.speedup(kind, share))
-        cost = make_cost_model(kind, self.subject)
-        wanted = share if kind != "size" else _weights_share(share, dense / DENSE, cost.dense)
-        return Budget(cost, wanted, section.multiple_of)
+        return self.stage("benchmark", depends_on | machine, work)
 
     def _refit(self, plan: Plan) -> tuple[nn.Module, list[Refit]]:
         model, images, groups = self.subject.model, self.calibration[0], self.subject.groups
@@ -455,21 +306,6 @@ class Run:
             f"same top-1 as dense: trained {ours:.1%}, solved again {theirs:.1%}; the weights {chosen} stay"
         )
         return ours >= theirs
-
-    def _faults(self, plan: Plan) -> dict[str, str]:
-        """Groups for which masking and cutting do not give the same outputs, with the reason."""
-        try:
-            if verify(self.subject.model, plan, self.real_inputs) <= TOLERANCE[torch.float64]:
-                return {}
-        except RuntimeError as error:
-            self.journal.say(f"the shrunk network does not run: {error}")
-        faults = faulty_groups(self.subject.model, plan, self.real_inputs)
-        for name, reason in faults.items():
-            self.journal.say(f"group {name} is left alone: {reason}")
-        if not faults:
-            cure = "name unusual layers in compress.keep; and please report this network, it is a fault of compressor"
-            raise InputError("masking and cutting give different outputs", where="model", cure=cure)
-        return faults
 
     def _assess(self, model: nn.Module, directory: Path, name: str, *, together: bool = False) -> None:
         """Write down cost and accuracy; without labels, the agreement with the dense network.
@@ -499,63 +335,14 @@ class Run:
 
         return tell
 
-    def _export_settings(self) -> dict[str, Any]:
-        settings = self.recipe.export
-        return {"export": settings.model_dump(), "batch": self._batch(settings.dynamic_batch)}
-
-    def _batch(self, dynamic: bool) -> int:
-        """Batch size of the exported inputs: that of the benchmark where the file is fixed to one."""
-        return 2 if dynamic else self.recipe.benchmark.batch_sizes[0]
-
     def _batch_choice(self, compact: Path, exported: Path) -> dict[str, Any]:
         """Whether the file takes any batch, and how fast the other kind would be at the first batch size."""
         settings, dynamic = self.recipe.benchmark, self.recipe.export.dynamic_batch
         with TemporaryDirectory() as directory:
             other = Path(directory, "other.onnx")
-            self._export(load_compact(compact, self.subject.model), other, {}, dynamic=not dynamic)
+            self.export(load_compact(compact, self.subject.model), other, {}, dynamic=not dynamic)
             seconds = min(CANDIDATE_SECONDS, settings.seconds)
             files = [exported / COMPACT, other]
             found = benchmark(files, **settings_of(settings), min_seconds=seconds, memory=False).speedup
         assert found is not None
         return {"dynamic": dynamic, "other": dataclasses.asdict(found)}
-
-    def export_plain(self, model: nn.Module, path: Path) -> None:
-        """Write a network as the recipe says, without notes on where it comes from."""
-        self._export(model, path, {})
-
-    def _export(
-        self, model: nn.Module, path: Path, metadata: Mapping[str, str], *, dynamic: bool | None = None
-    ) -> None:
-        settings, cost = self.recipe.export, self.subject.cost
-        dynamic = settings.dynamic_batch if dynamic is None else dynamic
-        batch = self._batch(dynamic)
-        provenance = {
-            "compressor.version": __version__,
-            "compressor.checkpoint_sha256": self.subject.checkpoint_sha256 or "none",
-            "compressor.dense_params": str(cost.params),
-            "compressor.dense_macs": str(cost.macs),
-            "compressor.batch": "dynamic" if dynamic else str(batch),
-        }
-        inputs = tuple(tensor[:1].repeat(batch, *[1] * (tensor.dim() - 1)) for tensor in self.subject.inputs)
-        try:
-            export_onnx(
-                model,
-                inputs,
-                path,
-                opset=settings.opset,
-                dynamic_batch=dynamic,
-                metadata={**provenance, **metadata},
-            )
-        except ExportError as error:
-            place = f"export ({error.where})" if error.where else "export"
-            raise InputError(error.problem, where=place, cure=error.cure) from error
-
-
-def _weights_share(share: float, dense_onnx: Path, weights: float) -> float:
-    """Turn a share of the whole file into one of its weights: the graph around them stays."""
-    size = dense_onnx.stat().st_size
-    graph = size - weights
-    if share * size <= graph:
-        cure = f"ask for more than {graph / size:.3f}"
-        raise InputError("the file's graph alone is larger", where="compress.target.size", cure=cure)
-    return (share * size - graph) / weights

@@ -127,7 +127,7 @@ def cost_of(args: argparse.Namespace, name: str) -> tuple[Run, Latency]:
     """The run of a network, its table measured or read."""
     run = run_of(args, name)
     with run.stages:
-        cost = read_cost(run.profiled, run.subject)
+        cost = read_cost(run.planner.profiled, run.subject)
     assert isinstance(cost, Latency)
     return run, cost
 

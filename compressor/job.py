@@ -1,0 +1,133 @@
+"""What all stages of a run share: the recipe, the network, the data, and the way to its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor import __version__, fingerprint
+from compressor.data import Data, calibration_batches, load_data
+from compressor.errors import InputError
+from compressor.journal import Journal
+from compressor.recipe import Recipe
+from compressor.selection.base import Method
+from compressor.stages import Stages, sha256
+from compressor.subject import (
+    Subject,
+    first_method,
+    load_subject,
+)
+from exporters.errors import ExportError
+from exporters.latency_table import LatencyTable
+from exporters.onnx import export_onnx
+
+PARITY_BATCHES = (1, 3, 8)
+
+
+class Job:
+    """A recipe at work.
+
+    Args:
+        recipe: What to do.
+        base: The recipe's directory.
+        stages: Of the run directory.
+        journal: Where it tells how it goes.
+    """
+
+    def __init__(self, recipe: Recipe, base: Path, stages: Stages, journal: Journal) -> None:
+        self.recipe, self.base, self.stages, self.journal = recipe, base, stages, journal
+
+    @cached_property
+    def subject(self) -> Subject:
+        return load_subject(self.recipe, self.base)
+
+    @cached_property
+    def method(self) -> Method | None:
+        """What ranks units before anything is trained; None where gates start open."""
+        return first_method(self.recipe.compress)
+
+    @cached_property
+    def table(self) -> LatencyTable | None:
+        """The latency table that the recipe names."""
+        return LatencyTable.load(self.recipe.benchmark.table) if self.recipe.benchmark.table else None
+
+    @cached_property
+    def data(self) -> Data:
+        return load_data(self.recipe.data, self.recipe.model.input, self.recipe.seed)
+
+    @cached_property
+    def calibration(self) -> tuple[list[tuple[Tensor, ...]], list[Tensor] | None]:
+        """Batches of training images, and their labels where there are any."""
+        images = self.recipe.compress.calibration.images
+        return calibration_batches(self.data, images, self.recipe.data.batch_size, self.recipe.seed)
+
+    @cached_property
+    def real_inputs(self) -> tuple[Tensor, ...]:
+        """A batch of 8 training images, or as many as there are."""
+        return calibration_batches(self.data, max(PARITY_BATCHES), max(PARITY_BATCHES), self.recipe.seed)[0][0]
+
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        """What every stage depends on."""
+        files = (name.rpartition(":")[0] for name in (self.recipe.model.builder, self.recipe.data.source))
+        root = self.recipe.data.root
+        return {
+            "versions": {"compressor": __version__, "torch": torch.__version__},
+            "network": fingerprint.of_network(self.subject.model),
+            "model": self.recipe.model.model_dump(mode="json"),
+            "data": self.recipe.data.model_dump(mode="json"),
+            "images": [fingerprint.of_tensors(self.real_inputs), root and fingerprint.of_files(root)],
+            "code": [sha256(Path(file)) for file in files if file.endswith(".py")],
+            "seed": self.recipe.seed,
+        }
+
+    def stage(
+        self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None], *, together: bool = False
+    ) -> Path:
+        def seeded(directory: Path) -> None:
+            torch.manual_seed(self.recipe.seed)
+            function(directory)
+
+        return self.stages.run(name, {**self.origin, **depends_on}, seeded, together=together)
+
+    def export_plain(self, model: nn.Module, path: Path) -> None:
+        """Write a network as the recipe says, without notes on where it comes from."""
+        self.export(model, path, {})
+
+    def export(self, model: nn.Module, path: Path, metadata: Mapping[str, str], *, dynamic: bool | None = None) -> None:
+        settings, cost = self.recipe.export, self.subject.cost
+        dynamic = settings.dynamic_batch if dynamic is None else dynamic
+        batch = self.batch(dynamic)
+        provenance = {
+            "compressor.version": __version__,
+            "compressor.checkpoint_sha256": self.subject.checkpoint_sha256 or "none",
+            "compressor.dense_params": str(cost.params),
+            "compressor.dense_macs": str(cost.macs),
+            "compressor.batch": "dynamic" if dynamic else str(batch),
+        }
+        inputs = tuple(tensor[:1].repeat(batch, *[1] * (tensor.dim() - 1)) for tensor in self.subject.inputs)
+        try:
+            export_onnx(
+                model,
+                inputs,
+                path,
+                opset=settings.opset,
+                dynamic_batch=dynamic,
+                metadata={**provenance, **metadata},
+            )
+        except ExportError as error:
+            place = f"export ({error.where})" if error.where else "export"
+            raise InputError(error.problem, where=place, cure=error.cure) from error
+
+    def export_settings(self) -> dict[str, Any]:
+        settings = self.recipe.export
+        return {"export": settings.model_dump(), "batch": self.batch(settings.dynamic_batch)}
+
+    def batch(self, dynamic: bool) -> int:
+        """Batch size of the exported inputs: that of the benchmark where the file is fixed to one."""
+        return 2 if dynamic else self.recipe.benchmark.batch_sizes[0]

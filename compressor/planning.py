@@ -1,0 +1,161 @@
+"""From rankings to a plan: the widths that meet the target, and the proof that the cut is exact."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from compressor.budget.allocate import Budget
+from compressor.errors import InputError
+from compressor.job import Job
+from compressor.outcome import (
+    DENSE,
+    FAULTS,
+    PLAN,
+    RISE,
+    SPEED,
+    read_rankings,
+    write_json,
+)
+from compressor.rise import Rise, smallest_within
+from compressor.selection.base import Ranking
+from compressor.speed import Chase, profile, read_cost, settings_of, summary
+from compressor.stages import sha256
+from compressor.structure import Plan, verify
+from compressor.structure.groups import Groups
+from compressor.structure.proof import TOLERANCE
+from compressor.structure.trial import faulty_groups
+from compressor.subject import (
+    MEASURED,
+    make_cost_model,
+    narrowest,
+    target_of,
+)
+from exporters.operators import device
+
+
+class Planner:
+    """Chooses widths.
+
+    Args:
+        job: The recipe at work.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    @cached_property
+    def profiled(self) -> Path:
+        """Measure what operators cost at all widths."""
+        section, table = self.job.recipe.benchmark, self.job.table
+
+        def work(directory: Path) -> None:
+            fresh = self.job.stages.fresh
+            profile(self.job.subject, section, table, self.job.export_plain, directory, self.job.journal, fresh=fresh)
+
+        depends_on = self.job.export_settings() | {"settings": settings_of(section), "device": device()}
+        given = section.table and sha256(section.table)
+        return self.job.stage(
+            "profile", depends_on | {"table": given, "keep": list(self.job.recipe.compress.keep)}, work
+        )
+
+    def plan(self, selected: Path, dense: Path) -> Path:
+        """Choose the widths that meet the target, and prove that the cut is exact."""
+        section, (kind, share) = self.job.recipe.compress, target_of(self.job.recipe.compress)
+
+        def work(directory: Path) -> None:
+            rankings = read_rankings(selected)
+            groups, faults = self.job.subject.groups, dict[str, str]()
+            while True:
+                widths = self._widths(dense, groups, rankings, directory)
+                plan = Plan.of(groups, {name: rankings[name].order[:width] for name, width in widths.items()})
+                found = self._faults(plan)
+                if not found:
+                    break
+                faults |= found
+                groups = dataclasses.replace(groups, items=tuple(g for g in groups if g.name not in faults))
+            plan.save(directory / PLAN)
+            write_json(directory / FAULTS, faults)
+
+        depends_on = {"selected": selected.name, "target": [kind, share], "multiple_of": section.multiple_of}
+        if kind in MEASURED:
+            depends_on |= {"dense": dense.name, "profile": self.profiled.name}
+        if kind == "loss":
+            depends_on |= {"refit": section.refit}
+        return self.job.stage("plan", depends_on | ({"dense": dense.name} if kind == "size" else {}), work)
+
+    def budget(self, dense: Path) -> Budget:
+        """What the plan has to meet."""
+        section, (kind, share) = self.job.recipe.compress, target_of(self.job.recipe.compress)
+        if kind in MEASURED:
+            chase = self._chase(dense)
+            return chase.budget(chase.speedup(kind, share))
+        cost = make_cost_model(kind, self.job.subject)
+        wanted = share if kind != "size" else _weights_share(share, dense / DENSE, cost.dense)
+        return Budget(cost, wanted, section.multiple_of)
+
+    def _widths(self, dense: Path, groups: Groups, rankings: Mapping[str, Ranking], directory: Path) -> dict[str, int]:
+        """Choose widths that meet the target; where that is measured, write down how."""
+        kind, value = target_of(self.job.recipe.compress)
+        if kind == "loss":
+            return self._within(value, groups, rankings, directory)
+        if kind not in MEASURED:
+            return self.budget(dense).widths(groups, rankings)
+        chase = self._chase(dense)
+        target = chase.speedup(kind, value)
+        attempts = chase.attempts(target, groups, rankings)
+        write_json(directory / SPEED, summary(chase.cost, groups, target, attempts, chase.is_here))
+        return attempts[-1].widths
+
+    def _within(self, limit: float, groups: Groups, rankings: Mapping[str, Ranking], directory: Path) -> dict[str, int]:
+        """Choose the widths with the fewest MACs whose loss rises no more than the limit, and write down how much."""
+        section, subject, images = self.job.recipe.compress, self.job.subject, self.job.calibration[0]
+        cost = make_cost_model("macs", subject)
+        narrow = cost.total({group.name: narrowest(group, section.multiple_of) for group in groups}) / cost.dense
+        rise = Rise(subject.model, groups, rankings, images, refitted=section.refit, seed=self.job.recipe.seed)
+        found = smallest_within(limit, groups, rankings, cost, rise, multiple_of=section.multiple_of, smallest=narrow)
+        self.job.journal.say(f"{found.share:.1%} of the MACs raise the loss by {found.rise:.4g}")
+        write_json(directory / RISE, {"rise": found.rise})
+        return found.widths
+
+    def _chase(self, dense: Path) -> Chase:
+        cost, section = read_cost(self.profiled, self.job.subject), self.job.recipe.compress
+        settings = self.job.recipe.benchmark
+        return Chase(
+            self.job.subject,
+            cost,
+            dense / DENSE,
+            settings,
+            section.multiple_of,
+            self.job.export_plain,
+            self.job.journal,
+        )
+
+    def _faults(self, plan: Plan) -> dict[str, str]:
+        """Groups for which masking and cutting do not give the same outputs, with the reason."""
+        try:
+            if verify(self.job.subject.model, plan, self.job.real_inputs) <= TOLERANCE[torch.float64]:
+                return {}
+        except RuntimeError as error:
+            self.job.journal.say(f"the shrunk network does not run: {error}")
+        faults = faulty_groups(self.job.subject.model, plan, self.job.real_inputs)
+        for name, reason in faults.items():
+            self.job.journal.say(f"group {name} is left alone: {reason}")
+        if not faults:
+            cure = "name unusual layers in compress.keep; and please report this network, it is a fault of compressor"
+            raise InputError("masking and cutting give different outputs", where="model", cure=cure)
+        return faults
+
+
+def _weights_share(share: float, dense_onnx: Path, weights: float) -> float:
+    """Turn a share of the whole file into one of its weights: the graph around them stays."""
+    size = dense_onnx.stat().st_size
+    graph = size - weights
+    if share * size <= graph:
+        cure = f"ask for more than {graph / size:.3f}"
+        raise InputError("the file's graph alone is larger", where="compress.target.size", cure=cure)
+    return (share * size - graph) / weights
