@@ -120,7 +120,7 @@ def fit(
             minimised,
             Order(loader, shard, seed),
             batches,
-            prepared,
+            prepared if accelerator.scaler else optimizer,  # without scaling the wrapper only costs time
             schedule,
             settings,
             Checkpoint(checkpoint, known) if checkpoint else None,
