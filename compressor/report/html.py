@@ -43,7 +43,7 @@ class HtmlWriter(Writer):
 
 def _gates(report: Report) -> Markup | None:
     """The plot of learned gates; none where there were none."""
-    moved = report.gates[0].expected if report.gates else {}
+    moved = set.intersection(*({*m.expected} & {*m.thresholded} for m in report.gates)) if report.gates else ()
     sizes = {group.name: group.size for group in report.groups if group.size and group.name in moved}
     return Markup(plots.gates(report.gates, sizes)) if sizes else None
 

@@ -241,8 +241,17 @@ class Report(Part):
     @property
     def builder(self) -> str:
         """What built the network, as its recipe says."""
-        model = self.recipe.get("model")
-        return str(model.get("builder", "")) if isinstance(model, dict) else ""
+        return str(self._section("model").get("builder", ""))
+
+    @property
+    def target(self) -> dict[str, Any]:
+        """What the recipe asked for."""
+        target = self._section("compress").get("target")
+        return target if isinstance(target, dict) else {}
+
+    def _section(self, name: str) -> dict[str, Any]:
+        section = self.recipe.get(name)
+        return section if isinstance(section, dict) else {}
 
     @property
     def speedup(self) -> float:

@@ -131,8 +131,7 @@ _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def rule_rows(report: Report) -> list[RuleRow]:
     """Return the rules of acceptance with required and measured value in their units."""
-    target = report.recipe.get("compress", {}).get("target", {})
-    measured = next((f"target.{kind}" for kind in ("speedup", "latency_ms") if target.get(kind)), "target")
+    measured = next((f"target.{kind}" for kind in ("speedup", "latency_ms") if report.target.get(kind)), "target")
     return [_rule_row(rule, measured if rule.name == "target" else rule.name) for rule in report.accept]
 
 

@@ -1,6 +1,6 @@
 """Which learning-rate schedule wins: the pruned network of a finished run, fine-tuned with each.
 
-    python -m tests.benchmarks.finetune RECIPE RUN_DIR [--epochs 1 3 10] [--seeds 1] [--lr 0.02] [--set KEY=VALUE]…
+    python -m tests.benchmarks.finetune RECIPE RUN_DIR [--epochs 1 3 10] [--schedules NAME…] [--seeds 1] [--lr 0.02]
 
 RUN_DIR holds the run of RECIPE (with `--set finetune.epochs=0`): its plan and weights are where every training begins.
 Rates are tried for every schedule, since `finetune.lr` is the highest of each; the table shows top-1 for all of them.
@@ -25,6 +25,8 @@ from compressor.subject import load_subject
 from compressor.training.loop import finetune
 from compressor.training.schedules.base import Schedule
 
+SCHEDULES = "compressor.training.schedules"
+
 
 def main() -> None:
     """Train all, and print a table."""
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 10])
+    parser.add_argument("--schedules", nargs="+", default=list(plugins.discover(SCHEDULES, Schedule)))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--lr", type=float, nargs="+", default=[0.02, 0.05])
     parser.add_argument("--average", type=float, nargs="+", default=[0.0])
@@ -51,8 +54,7 @@ def main() -> None:
         return statistics.mean(found)
 
     table = Table("schedule", "lr", "average", *(f"{count} epochs" for count in args.epochs))
-    known = plugins.discover("compressor.training.schedules", Schedule)
-    for name, lr, average in itertools.product(known, args.lr, args.average):
+    for name, lr, average in itertools.product(args.schedules, args.lr, args.average):
         cells = [f"{top1(schedule=name, lr=lr, average=average, epochs=epochs):.2f}" for epochs in args.epochs]
         table.add_row(name, f"{lr:g}", f"{average:g}", *cells)
         print(name, lr, average, *cells, flush=True)

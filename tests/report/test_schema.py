@@ -70,3 +70,8 @@ def test_a_missing_report_is_named(tmp_path: Path) -> None:
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="schema 99"):
         Report.load(stored(tmp_path, schema=99))
+
+
+@pytest.mark.parametrize("recipe", [{}, {"model": [], "compress": []}, {"compress": {"target": [1]}}])
+def test_a_recipe_of_another_form_has_no_builder_and_no_target(recipe: dict[str, object]) -> None:
+    assert (report(recipe=recipe).builder, report(recipe=recipe).target) == ("", {})

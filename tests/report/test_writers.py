@@ -115,6 +115,15 @@ def test_the_page_draws_every_benchmark_the_gates_and_the_training_curve() -> No
     assert page.count("<svg") == 4
 
 
+def test_only_groups_that_are_known_in_every_epoch_are_drawn() -> None:
+    gates = report().gates
+    for movement in (gates[1].expected, gates[2].thresholded):
+        movement.popitem()
+    assert HtmlWriter().render(report(gates=gates), ()).count("<svg") == 2
+    gates[0].expected.clear()
+    assert HtmlWriter().render(report(gates=gates), ()).count("<svg") == 1
+
+
 def test_names_from_strangers_are_escaped_in_the_page() -> None:
     page = HtmlWriter().render(hostile(), samples(hostile()))
     assert "<script>" not in page
