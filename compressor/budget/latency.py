@@ -72,7 +72,8 @@ class Latency(CostModel):
             term = self._terms[number]
             slopes = np.array([axis.slope(group) for axis in term.axes])
             lengths = _lengths(term.axes, [widths]) + np.outer(chosen - chosen[0], slopes)
-            times = term.time(lengths, [{**widths, group: int(width)} for width in chosen] if term.alone else None)
+            gone = term.is_gone({**widths, group: 1}) | ((chosen == 0) & (group in term.alone))
+            times = np.where(gone, 0.0, term.time(lengths))
             change += times[1:] - times[0]
         return change / 1e3
 
@@ -83,7 +84,9 @@ class Latency(CostModel):
 
     def _by_segment(self, widths: Widths) -> Array:
         """Microseconds of every segment."""
-        times = np.array([term.time(_lengths(term.axes, [widths]), [widths])[0] for term in self._terms])
+        times = np.array(
+            [0.0 if t.is_gone(widths) else t.time(_lengths(t.axes, [widths]))[0] for t in self._terms], dtype=float
+        )
         fetching = self._fetching.each(widths) * self.cache.missing(self._weights.total(widths))
         np.add.at(times, self._reader, fetching)
         return times
@@ -138,7 +141,7 @@ class Latency(CostModel):
         for fold in range(FOLDS):
             out = rows[fold::FOLDS]
             terms, fetching = self._fitted(staircase, cache, np.setdiff1d(rows, out))
-            times = sum(term.time(own[out], None) for term, own in zip(terms, self._lengths, strict=True))
+            times = sum(term.time(own[out]) for term, own in zip(terms, self._lengths, strict=True))
             times = times + self._missed(cache, out) @ fetching
             wrong += np.abs((times + self._constant) / self._totals[out] - 1).tolist()
         return float(np.percentile(wrong, 90))
@@ -157,13 +160,13 @@ class _Term:
     coefficients: Array
     alone: tuple[str, ...]
 
-    def time(self, lengths: Array, widths: Sequence[Widths] | None) -> Array:
-        """Microseconds at lengths of the shape (choices, axes); a layer whose only group has vanished takes none."""
-        times = np.maximum(0.0, self.staircase.features(lengths, self.dense) @ self.coefficients)
-        if widths is None or not self.alone:
-            return np.asarray(times)
-        gone = [any(choice.get(name) == 0 for name in self.alone) for choice in widths]
-        return np.where(gone, 0.0, times)
+    def time(self, lengths: Array) -> Array:
+        """Microseconds at lengths of the shape (choices, axes)."""
+        return np.asarray(np.maximum(0.0, self.staircase.features(lengths, self.dense) @ self.coefficients))
+
+    def is_gone(self, widths: Widths) -> bool:
+        """Whether the layer takes no time at all, because the only group of one of its sides has vanished."""
+        return any(widths.get(name) == 0 for name in self.alone)
 
 
 def _lengths(axes: Sequence[Axis], widths: Sequence[Mapping[str, int]]) -> Array:
