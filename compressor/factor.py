@@ -15,9 +15,10 @@ def factor(matrix: Tensor, ridge: float = 0.0) -> Tensor:
         matrix: Symmetric, (n, n).
         ridge: What to add to the diagonal.
     """
-    own = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
     while True:
-        result, failed = torch.linalg.cholesky_ex(matrix + ridge * own)
+        shifted = matrix.clone()
+        shifted.diagonal().add_(ridge)
+        result, failed = torch.linalg.cholesky_ex(shifted)
         if not failed:
             return result
         scale = float(matrix.diagonal().abs().mean())

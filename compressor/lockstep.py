@@ -1,8 +1,8 @@
 """Two networks side by side: the dense one and the one that is being re-solved, stopped at every weight in turn.
 
-Each batch runs in a thread of its own for each network, and all wait at the same operation until it has been dealt
-with. So one pass over the images is enough to solve layer after layer, each on what the layers before it really
-deliver.
+Each batch runs in a thread of its own for each network. All wait at the same operation, the dense network behind it and
+the other one before it, until its weight has been dealt with. So one pass over the images is enough to solve layer
+after layer, each on what the layers before it really deliver.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from queue import Queue
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.structure.watch import Watch, WeightCall, evaluating
 
@@ -21,11 +21,10 @@ from compressor.structure.watch import Watch, WeightCall, evaluating
 class _Runner:
     """One batch on its way through one network."""
 
-    def __init__(self, model: nn.Module, batch: tuple[Any, ...], wanted: set[str]) -> None:
-        self._model, self._batch, self._wanted = model, batch, wanted
+    def __init__(self, model: nn.Module, batch: tuple[Any, ...], wanted: set[str], *, before: bool) -> None:
+        self._model, self._batch, self._wanted, self._before = model, batch, wanted, before
         self._stops: Queue[WeightCall | BaseException | None] = Queue()
         self._go: Queue[bool] = Queue()
-        self.outputs: Any = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -33,19 +32,18 @@ class _Runner:
         if not self._go.get():
             return
         try:
-            with torch.no_grad(), Watch(self._model, self._visit):
-                self.outputs = self._model(*self._batch)
+            with torch.no_grad(), Watch(self._model, self._visit, before=self._before):
+                self._model(*self._batch)
             self._stops.put(None)
         except BaseException as error:
             self._stops.put(error)
 
-    def _visit(self, call: WeightCall) -> Tensor | None:
+    def _visit(self, call: WeightCall) -> None:
         if call.weight not in self._wanted:
-            return None
+            return
         self._stops.put(call)
         if not self._go.get():
             raise _Stopped
-        return call.output
 
     def step(self) -> WeightCall | None:
         """Run to the next wanted operation; None when the network is through."""
@@ -71,18 +69,19 @@ def in_step(
     """Run both networks over all batches, stopping at every operation with one of the named weights.
 
     Yields:
-        For every such operation, in the order of the data, the finished calls (dense, other) of every batch. Setting
-        `output` of a call replaces what the network goes on with.
+        For every such operation, in the order of the data, the calls (dense, other) of every batch: of the dense
+        network after the operation, of the other one before it, so that it goes on with what its weight is by then.
     """
     with evaluating(dense), evaluating(other):
-        runners = [(_Runner(dense, b, weights), _Runner(other, b, weights)) for b in batches]
+        runners = [(_Runner(dense, b, weights, before=False), _Runner(other, b, weights, before=True)) for b in batches]
         try:
             while True:
-                stops = [(left.step(), right.step()) for left, right in runners]
+                stops = ((left.step(), right.step()) for left, right in runners)
                 calls = [(a, b) for a, b in stops if a is not None and b is not None]
                 if not calls:
                     return
                 yield calls
+                del calls
         finally:
             for pair in runners:
                 for runner in pair:

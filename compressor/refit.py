@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.factor import factor
+from compressor.gram import gram
 from compressor.lockstep import in_step
 from compressor.structure.groups import Groups, Slice
-from compressor.structure.linear import read_matrix, read_outputs, read_rows, unit_columns, write_matrix
+from compressor.structure.linear import draw_places, read_inputs, read_matrix, read_outputs, unit_columns, write_matrix
 from compressor.structure.mask import zero_columns
 from compressor.structure.plan import Plan
 from compressor.structure.watch import WeightCall
@@ -28,7 +29,7 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 HELD_OUT = 0.2
 NEGLIGIBLE = 1e-6
 WIDE = 5_000
-ROWS_PER_INPUT, FEWEST_ROWS, ROWS_OF_WIDE = 5, 16_384, 2_048
+ROWS_PER_INPUT, FEWEST_ROWS, ROWS_OF_WIDE = 5, 8_192, 2_048
 
 Cuts = dict[str, list[tuple[Slice, tuple[int, ...]]]]
 
@@ -79,6 +80,7 @@ def refit(
     done: list[Refit] = []
     for calls in in_step(model, fitted, images, set(cuts)):
         done.append(solver.solve(calls))
+        del calls
         if progress is not None:
             progress(len(done), len(cuts))
     return fitted, done
@@ -104,79 +106,95 @@ class _Solver:
         self.repeated = groups.repeated
 
     def solve(self, calls: Sequence[tuple[WeightCall, WeightCall]]) -> Refit:
-        """Solve one layer from the calls of all batches, and let the network go on with the result."""
+        """Solve one layer from the calls of all batches: of the dense network finished, of the other begun."""
         first = calls[0][1]
         if first.weight in self.repeated or first.input is None:
             return Refit(first.layer, 0.0, 0.0, applied=False)
-        x, y, now = self._rows(calls)
+        whole = read_matrix(first)
+        mask = self._kept(first, whole)
+        read = mask.any(0).nonzero()[:, 0]
+        x, y = self._rows(calls, read)
+        old, kept = whole[:, :, read], [row[read].nonzero()[:, 0] for row in mask]
+        now = x @ old.transpose(1, 2) + self._bias(first, old)
         if float((now - y).square().sum() / y.square().sum().clamp_min(1e-30)) < NEGLIGIBLE:
             return Refit(first.layer, 0.0, 0.0, applied=False)
-        old = read_matrix(first)
         centred = first.bias is not None or first.layer in self.norms
         held = max(1, int(x.shape[1] * HELD_OUT))
-        test = x[:, -held:], y[:, -held:]
-        before = _error(old, *test, centred)
-        candidates = self._candidates(first, old, x[:, :-held], y[:, :-held], centred)
-        after, matrix = min(((_error(m, *test, centred), m) for m in candidates), key=lambda item: item[0])
+        before = _error(now[:, -held:], y[:, -held:], centred)
+        candidates = self._candidates(first, old, kept, x[:, :-held], y[:, :-held], centred)
+        after, matrix = _best(candidates, x[:, -held:], y[:, -held:], centred)
         applied = after < before or not matrix.any()
-        self._apply(first, matrix if applied else old, x, y, centred)
-        for _, call in calls:
-            assert call.rerun is not None
-            call.output = call.rerun()
+        matrix = matrix if applied else old
+        write_matrix(first, torch.zeros_like(whole).index_copy_(2, read, matrix))
+        if centred:
+            self._shift(first, (y.mean(1) - torch.einsum("gop,gp->go", matrix, x.mean(1))).flatten())
         return Refit(first.layer, before, min(before, after), applied)
 
-    def _candidates(self, call: WeightCall, old: Tensor, x: Tensor, y: Tensor, centred: bool) -> Iterator[Tensor]:
+    def _candidates(
+        self, call: WeightCall, old: Tensor, kept: Sequence[Tensor], x: Tensor, y: Tensor, centred: bool
+    ) -> Iterator[Tensor]:
         """The solution for every ridge; a depthwise convolution has one, the scale of every channel."""
         if call.depthwise:
             yield old * _scales(x @ old.transpose(1, 2), y, centred)[:, :, None]
             return
-        kept = self._kept(call, old)
         if not any(map(len, kept)):
             yield torch.zeros_like(old)
             return
-        fits = [_fit(x[g][:, kept[g]], y[g], centred) for g in range(len(old))]
+        fits = [_fit(x[g][:, columns], y[g], centred) for g, columns in enumerate(kept)]
         for ridge in RIDGES:
             matrix = torch.zeros_like(old)
             for g, fit in enumerate(fits):
                 matrix[g][:, kept[g]] = fit(ridge).to(matrix.dtype)
             yield matrix
 
-    def _rows(self, calls: Sequence[tuple[WeightCall, WeightCall]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs of the network in work, outputs of the dense one, and of the one in work before it is solved."""
-        inputs = read_matrix(calls[0][1]).shape[2]
-        rows = ROWS_OF_WIDE if inputs > WIDE else max(ROWS_PER_INPUT * inputs, FEWEST_ROWS)
+    def _rows(self, calls: Sequence[tuple[WeightCall, WeightCall]], read: Tensor) -> tuple[Tensor, Tensor]:
+        """Some inputs of the network in work, and outputs of the dense one, at the same places."""
+        rows = ROWS_OF_WIDE if len(read) > WIDE else max(ROWS_PER_INPUT * len(read), FEWEST_ROWS)
         limit = -(-rows // len(calls))
-        xs, ys, nows = [], [], []
+        xs, ys = [], []
         for number, (dense, other) in enumerate(calls):
-            generator = torch.Generator().manual_seed(self.seed + number)
-            state = generator.get_state()
-            ys.append(read_outputs(dense, limit, generator))
-            x, now = read_rows(other, limit, generator.set_state(state))
-            xs.append(x)
-            nows.append(now)
-        return torch.cat(xs, 1), torch.cat(ys, 1), torch.cat(nows, 1)
+            places = draw_places(dense, limit, torch.Generator().manual_seed(self.seed + number))
+            xs.append(read_inputs(other, places).index_select(2, read))
+            ys.append(read_outputs(dense, places))
+        return torch.cat(xs, 1), torch.cat(ys, 1)
 
-    def _kept(self, call: WeightCall, matrix: Tensor) -> list[Tensor]:
+    def _kept(self, call: WeightCall, matrix: Tensor) -> Tensor:
+        """Which inputs are left, (groups, inputs)."""
         kept = torch.ones(len(matrix), matrix.shape[2], dtype=torch.bool)
         for cut, dropped in self.cuts[call.weight]:
             units = unit_columns(call, cut)
             for unit in dropped:
                 for g, columns in units[unit]:
                     kept[g, columns] = False
-        return [row.nonzero()[:, 0] for row in kept]
+        return kept
 
-    def _apply(self, call: WeightCall, matrix: Tensor, x: Tensor, y: Tensor, centred: bool) -> None:
-        write_matrix(call, matrix)
-        if not centred:
-            return
-        shift = y.mean(1) - torch.einsum("gop,gp->go", matrix, x.mean(1))
+    def _bias(self, call: WeightCall, matrix: Tensor) -> Tensor:
+        """What the layer adds to its outputs, (groups, 1, outputs)."""
+        if call.bias is None:
+            return matrix.new_zeros(1)
+        return self.parameters[call.bias].detach().reshape(len(matrix), 1, -1)
+
+    def _shift(self, call: WeightCall, mean: Tensor) -> None:
+        """Let the mean output be that of the dense network: `mean` is what the weight leaves to be added."""
         if call.bias is not None:
             bias = self.parameters[call.bias].detach()
-            bias.copy_(shift.flatten())
+            bias.copy_(mean)
         else:
-            mean = self.model.get_submodule(self.norms[call.layer]).running_mean
-            assert isinstance(mean, Tensor)
-            mean.sub_(shift.flatten().to(mean.dtype))
+            running = self.model.get_submodule(self.norms[call.layer]).running_mean
+            assert isinstance(running, Tensor)
+            running.sub_(mean.to(running.dtype))
+
+
+def _best(candidates: Iterator[Tensor], x: Tensor, y: Tensor, centred: bool) -> tuple[float, Tensor]:
+    """The last candidate before the error rises, and its error."""
+    best = next(candidates)
+    lowest = _error(x @ best.transpose(1, 2), y, centred)
+    for matrix in candidates:
+        error = _error(x @ matrix.transpose(1, 2), y, centred)
+        if error > lowest:
+            break
+        lowest, best = error, matrix
+    return lowest, best
 
 
 def _fit(x: Tensor, y: Tensor, centred: bool) -> Callable[[float], Tensor]:
@@ -187,13 +205,13 @@ def _fit(x: Tensor, y: Tensor, centred: bool) -> Callable[[float], Tensor]:
     if centred:
         x, y = x - x.mean(0), y - y.mean(0)
     dual = len(x) < x.shape[1]
-    gram = (x @ x.t() if dual else x.t() @ x).double()
-    scale = float(x.square().sum(dtype=torch.float64) / x.shape[1]) or 1.0
-    right = y.double() if dual else (x.t() @ y).double()
+    products = gram(x.t() if dual else x)
+    scale = float(products.diagonal().sum(dtype=torch.float64) / x.shape[1]) or 1.0
+    right = (y if dual else x.t() @ y).to(products.dtype)
 
     def solve(ridge: float) -> Tensor:
-        solution = torch.cholesky_solve(right, factor(gram, ridge * scale))
-        return solution.t() @ x.double() if dual else solution.t()
+        solution = torch.cholesky_solve(right, factor(products, ridge * scale))
+        return solution.t() @ x.to(solution.dtype) if dual else solution.t()
 
     return solve
 
@@ -206,9 +224,9 @@ def _scales(own: Tensor, y: Tensor, centred: bool) -> Tensor:
     return torch.where(power > 0, (own * y).sum(1) / power.clamp_min(1e-30), torch.ones_like(power))
 
 
-def _error(matrix: Tensor, x: Tensor, y: Tensor, centred: bool) -> float:
-    wrong = y - x @ matrix.transpose(1, 2)
-    reference = y
+def _error(own: Tensor, y: Tensor, centred: bool) -> float:
+    """Mean squared error of outputs, relative to those of the dense network."""
+    wrong, reference = y - own, y
     if centred:
         wrong, reference = wrong - wrong.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     return float(wrong.square().sum() / reference.square().sum().clamp_min(1e-30))

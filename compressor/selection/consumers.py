@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from compressor.factor import factor
+from compressor.gram import precision
 from compressor.selection.fit import Covariance
 from compressor.selection.moments import Moments, columns_of
-from compressor.structure.groups import ChannelGroup, Groups
-
-RIDGE = 1e-4
-FEW_ROWS_RIDGE = 1e-2
+from compressor.structure.groups import ChannelGroup, Groups, Slice
 
 
 def is_centred(model: nn.Module, groups: Groups, moments: Moments) -> bool:
@@ -36,23 +34,14 @@ def output_scale(model: nn.Module, groups: Groups, moments: Moments) -> Tensor:
 
 
 def covariances(model: nn.Module, groups: Groups, group: ChannelGroup, moments: dict[str, Moments]) -> list[Covariance]:
-    """One covariance for every consumer of the group (and every convolution group of it), outputs of unit energy.
-
-    Columns that belong to other groups are taken as always kept, and projected out.
-    """
+    """One covariance for every consumer of the group (and every convolution group of it), outputs of unit energy."""
     found = []
     for cut in group.slices:
-        if cut.role != "consumer" or cut.tensor not in moments:
-            continue
-        own = moments[cut.tensor]
-        center = is_centred(model, groups, own)
-        scale = output_scale(model, groups, own)
-        by_group: dict[int, list[tuple[int, Tensor]]] = {}
-        for unit, parts in enumerate(columns_of(own, cut)):
-            for g, columns in parts:
-                by_group.setdefault(g, []).append((unit, columns))
-        for g, members in by_group.items():
-            found.append(_covariance(own, g, members, scale[g], center))
+        if cut.role == "consumer" and cut.tensor in moments:
+            own = moments[cut.tensor]
+            scale = output_scale(model, groups, own)
+            for g, members in owned(own, cut).items():
+                found.append(covariance(own, g, members, is_centred(model, groups, own), scale[g]))
     total = sum(c.energy for c in found) or 1.0
     for c in found:
         c.cross /= total**0.5
@@ -60,35 +49,55 @@ def covariances(model: nn.Module, groups: Groups, group: ChannelGroup, moments: 
     return found
 
 
-def _covariance(
-    moments: Moments, g: int, members: Sequence[tuple[int, Tensor]], scale: Tensor, center: bool
+def owned(moments: Moments, cut: Slice) -> dict[int, dict[int, Tensor]]:
+    """For every convolution group of a consumer, the columns of the units that it reads."""
+    by_group: dict[int, dict[int, Tensor]] = {}
+    for unit, parts in enumerate(columns_of(moments, cut)):
+        for g, columns in parts:
+            by_group.setdefault(g, {})[unit] = columns
+    return by_group
+
+
+def covariance(
+    moments: Moments, g: int, members: Mapping[int, Tensor], center: bool, scale: Tensor | float = 1.0
 ) -> Covariance:
-    columns = torch.cat([c for _, c in members])
-    weight = moments.weight[g] * scale[:, None]
-    full = moments.columns(g, columns, center)
-    matrix, cross = full[columns], full.t() @ weight.t()
-    others = torch.ones(weight.shape[1], dtype=torch.bool)
+    """What a consumer reads of some units, and what it makes of it.
+
+    Columns that belong to other groups are taken as always kept, and projected out.
+
+    Args:
+        moments: The consumer.
+        g: Its convolution group.
+        members: Columns of each unit.
+        center: Whether a change of the mean output can be absorbed.
+        scale: Weights of the errors of the outputs, (outputs,).
+    """
+    columns = torch.cat(list(members.values()))
+    if reads_others(moments, columns):
+        inverse, ridge = moments.inverse(g, center)
+        matrix = torch.cholesky_inverse(factor(inverse[columns][:, columns]))
+        matrix.diagonal().sub_(ridge)
+        matrix = matrix.to(precision(len(columns)))
+    else:
+        matrix = moments.second(g, columns, center)
+    own = moments.weight[g][:, columns].to(matrix.dtype) * torch.as_tensor(scale, dtype=matrix.dtype).reshape(-1, 1)
+    cross = matrix @ own.t()
+    energy = float((own.t() * cross).sum(dtype=torch.float64).clamp_min(0))
+    return Covariance(matrix, cross, energy, len(next(iter(members.values()))), torch.tensor(list(members)))
+
+
+def reads_others(moments: Moments, columns: Tensor) -> bool:
+    """Whether the consumer has inputs besides these that can be projected out."""
+    return len(columns) < moments.weight.shape[2] and not moments.wide
+
+
+def spread(moments: Moments, g: int, columns: Tensor, center: bool) -> tuple[Tensor, Tensor]:
+    """The other inputs of a consumer, and what of each of these columns they can deliver: (others,), (columns, others).
+
+    That is least squares, read off the inverse of the whole covariance.
+    """
+    inverse, _ = moments.inverse(g, center)
+    others = torch.ones(len(inverse), dtype=torch.bool)
     others[columns] = False
-    rest = others.nonzero()[:, 0]
-    if len(rest) and not moments.wide:
-        inner = moments.columns(g, rest, center)
-        inner_cross, shared = inner.t() @ weight.t(), full[rest]
-        inner = inner[rest]
-        inner.diagonal().add_(RIDGE * inner.diagonal().mean().clamp_min(1e-30))
-        chol = factor(inner)
-        matrix = matrix - shared.t() @ torch.cholesky_solve(shared, chol)
-        cross = cross - shared.t() @ torch.cholesky_solve(inner_cross, chol)
-    own = weight[:, columns]
-    energy = float((own @ matrix * own).sum().clamp_min(0))
-    units = torch.tensor([u for u, _ in members])
-    return Covariance(matrix, cross, energy, len(members[0][1]), units)
-
-
-def solve(moments: Moments, g: int, kept: Tensor, center: bool) -> Tensor:
-    """Least squares: the weight on the kept columns that imitates the whole one best, (outputs, kept)."""
-    inputs = moments.weight.shape[2]
-    ridge = RIDGE if moments.rows >= 10 * inputs else FEW_ROWS_RIDGE
-    columns = moments.columns(g, kept, center)
-    inner = columns[kept]
-    inner.diagonal().add_(ridge * inner.diagonal().mean().clamp_min(1e-30))
-    return torch.cholesky_solve(columns.t() @ moments.weight[g].t(), factor(inner)).t()
+    rows = inverse[columns]
+    return others.nonzero()[:, 0], -torch.cholesky_solve(rows[:, others], factor(rows[:, columns]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compressor.factor import factor
 from compressor.selection.base import Calibration, Ranking
 from compressor.selection.consumers import covariances
 from compressor.selection.fit import RIDGE, Covariance
@@ -57,11 +58,10 @@ class _Elimination:
         self.area = covariance.area
         self.place = {int(unit): i for i, unit in enumerate(covariance.units)}
         self.units = covariance.units
-        matrix = covariance.matrix.clone()
-        matrix.diagonal().add_(RIDGE * matrix.diagonal().mean().clamp_min(1e-30))
-        chol = torch.linalg.cholesky(matrix)
+        matrix = covariance.matrix.double()
+        chol = factor(matrix, RIDGE * float(matrix.diagonal().mean().clamp_min(1e-30)))
         self.inverse = torch.cholesky_inverse(chol)
-        self.weight = torch.cholesky_solve(covariance.cross, chol)
+        self.weight = torch.cholesky_solve(covariance.cross.double(), chol)
         self.gone = torch.zeros(len(self.units), dtype=torch.bool)
 
     def costs(self, size: int) -> Tensor:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from compressor.selection.base import Calibration, Ranking
-from compressor.selection.consumers import is_centred, output_scale
+from compressor.selection.consumers import is_centred, output_scale, owned
 from compressor.selection.imitating import Imitating
-from compressor.selection.moments import Moments, columns_of
+from compressor.selection.moments import Moments
 from compressor.structure.groups import ChannelGroup, Groups
 
 POLISHING = 50
@@ -43,15 +43,10 @@ def gram(calibration: Calibration, groups: Groups, group: ChannelGroup, moments:
         center = is_centred(calibration.model, groups, own)
         weight = own.weight * output_scale(calibration.model, groups, own)[:, :, None]
         mine = torch.zeros_like(total)
-        owned: dict[int, tuple[list[Tensor], list[int]]] = {}
-        for unit, parts in enumerate(columns_of(own, cut)):
-            for g, columns in parts:
-                places, units = owned.setdefault(g, ([], []))
-                places.append(columns)
-                units += [unit] * len(columns)
-        for g, (places, units) in owned.items():
-            index, owner = torch.cat(places), torch.tensor(units)
-            products = own.columns(g, index, center)[index] * (weight[g][:, index].t() @ weight[g][:, index])
+        for g, members in owned(own, cut).items():
+            index = torch.cat(list(members.values()))
+            owner = torch.tensor([unit for unit, columns in members.items() for _ in columns])
+            products = own.second(g, index, center) * (weight[g][:, index].t() @ weight[g][:, index])
             rows = torch.zeros(group.size, len(index), dtype=torch.float64).index_add_(0, owner, products)
             mine.index_add_(1, owner, rows)
         total += mine / mine.sum().clamp_min(1e-30)

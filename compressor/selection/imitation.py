@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compressor.selection.base import Calibration, Ranking
 from compressor.selection.consumers import covariances
-from compressor.selection.fit import select
+from compressor.selection.fit import errors_of, select
 from compressor.selection.imitating import Imitating
 from compressor.selection.moments import Moments
 from compressor.structure.groups import ChannelGroup
@@ -25,5 +25,6 @@ class Imitation(Imitating):
         parts = covariances(calibration.model, calibration.groups, group, moments)
         order, errors = select(parts, group.size)
         if group.blocks:
-            order, errors = select(parts, group.size, group.balanced(order))
+            order = list(group.balanced(order))
+            errors = errors_of(parts, order)
         return Ranking(tuple(order), tuple(errors))

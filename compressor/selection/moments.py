@@ -10,12 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from compressor import ranks
+from compressor.factor import factor
+from compressor.gram import add_gram, mirror, precision
 from compressor.structure.groups import Slice
-from compressor.structure.linear import read_matrix, read_rows, unit_columns
+from compressor.structure.linear import draw_places, read_inputs, read_matrix, unit_columns
 from compressor.structure.watch import Watch, WeightCall, evaluating
 
 WIDE = 5_000
-ROWS_PER_INPUT, FEWEST_ROWS, ROWS_OF_WIDE = 4, 8_192, 2_048
+RIDGE, FEW_ROWS_RIDGE = 1e-4, 1e-2
+"""Shares of the mean of the diagonal."""
+ROWS_PER_INPUT, FEWEST_ROWS, ROWS_OF_WIDE = 2, 8_192, 2_048
 
 
 @dataclass
@@ -24,8 +28,8 @@ class Moments:
 
     Attributes:
         weight: The consumer as (groups, outputs, inputs), as it was in the dense network.
-        gram: Sum of x x^T, (groups, inputs, inputs); empty for a consumer with too many inputs, of which the rows are
-            kept.
+        gram: Sum of x x^T, (groups, inputs, inputs), complete once all rows are in; empty for a consumer with too many
+            inputs, of which the rows are kept.
         total: Sum of x, (groups, inputs).
         rows: Number of rows summed up.
         call: What the consumer is, without what ran through it.
@@ -40,11 +44,17 @@ class Moments:
     rows: int = 0
     wide: bool = False
     kept_rows: list[Tensor] = field(default_factory=list)
+    _inverses: dict[tuple[int, bool], tuple[Tensor, float]] = field(default_factory=dict)
 
     @property
     def mean(self) -> Tensor:
         """Mean input, (groups, inputs)."""
         return self.total / self.rows
+
+    @property
+    def ridge(self) -> float:
+        """Share of the mean of the diagonal that makes solving safe."""
+        return RIDGE if self.rows >= 10 * self.weight.shape[2] else FEW_ROWS_RIDGE
 
     def add(self, x: Tensor) -> None:
         """Add rows of shape (groups, rows, inputs)."""
@@ -60,16 +70,27 @@ class Moments:
             x = torch.cat(self.kept_rows, 1)
             self.kept_rows = [x] if self.wide else []
             if not self.wide:
-                self.gram += x.transpose(1, 2) @ x
+                add_gram(self.gram, x)
 
-    def columns(self, group: int, index: Tensor, center: bool) -> Tensor:
-        """Columns of the mean of x x^T, or of the covariance."""
+    def second(self, group: int, index: Tensor, center: bool) -> Tensor:
+        """The mean of x x^T, or the covariance, of some inputs."""
         if self.wide:
-            x = self.kept_rows[0][group].double()
-            result = x.t() @ x[:, index] / self.rows
+            x = self.kept_rows[0][group][:, index].to(precision(len(index)))
+            sums = x.t() @ x
+        elif torch.equal(index, torch.arange(self.weight.shape[2])):
+            sums = self.gram[group]
         else:
-            result = self.gram[group][:, index] / self.rows
-        return result - torch.outer(self.mean[group], self.mean[group][index]) if center else result
+            sums = self.gram[group][index[:, None], index]
+        mean = self.mean[group][index].to(sums.dtype)
+        return torch.addr(sums, mean, mean, beta=1 / self.rows, alpha=-1 if center else 0)
+
+    def inverse(self, group: int, center: bool) -> tuple[Tensor, float]:
+        """Inverse of the mean of x x^T (or of the covariance) with a ridge, in double precision, and that ridge."""
+        if (group, center) not in self._inverses:
+            matrix = self.second(group, torch.arange(self.weight.shape[2]), center).double()
+            ridge = self.ridge * float(matrix.diagonal().mean().clamp_min(1e-30))
+            self._inverses[group, center] = torch.cholesky_inverse(factor(matrix, ridge)), ridge
+        return self._inverses[group, center]
 
 
 def collect_moments(
@@ -105,7 +126,7 @@ def collect_moments(
         inputs = moments.weight.shape[2]
         wanted_rows = ROWS_OF_WIDE if moments.wide else max(ROWS_PER_INPUT * inputs, FEWEST_ROWS)
         limit = -(-wanted_rows * batch_size // count)
-        moments.add(read_rows(call, limit, generator)[0])
+        moments.add(read_inputs(call, draw_places(call, limit, generator)))
 
     with evaluating(model), Watch(model, visit):
         for number in numbers:
@@ -116,6 +137,7 @@ def collect_moments(
                 progress(number + 1, len(images))
     for moments in found.values():
         moments.settle()
+        mirror(moments.gram)
     if together:
         _sum_over_ranks(found)
     return found
@@ -134,10 +156,8 @@ def _empty(call: WeightCall) -> Moments:
     weight = read_matrix(call).double()
     groups, _, inputs = weight.shape
     wide = inputs > WIDE
-    gram = weight.new_zeros(0) if wide else weight.new_zeros(groups, inputs, inputs)
-    return Moments(
-        weight, gram, weight.new_zeros(groups, inputs), replace(call, input=None, output=None, rerun=None), wide=wide
-    )
+    gram = torch.zeros(groups, *([0, 0] if wide else [inputs, inputs]), dtype=precision(inputs))
+    return Moments(weight, gram, weight.new_zeros(groups, inputs), replace(call, input=None, output=None), wide=wide)
 
 
 def columns_of(moments: Moments, cut: Slice) -> list[list[tuple[int, Tensor]]]:

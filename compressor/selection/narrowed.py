@@ -8,32 +8,39 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from compressor.selection.consumers import is_centred, solve
-from compressor.selection.moments import Moments, columns_of
+from compressor.selection.consumers import covariance, is_centred, owned, reads_others, spread
+from compressor.selection.fit import Nested
+from compressor.selection.moments import Moments
 from compressor.structure.groups import ChannelGroup, Groups, Slice
 from compressor.structure.linear import write_matrix
 from compressor.structure.watch import WeightCall
 
 
 def narrowed(
-    model: nn.Module, groups: Groups, group: ChannelGroup, kept: Sequence[int], moments: dict[str, Moments]
-) -> dict[str, Tensor]:
-    """Changes of the tensors of the network, by their names.
+    model: nn.Module,
+    groups: Groups,
+    group: ChannelGroup,
+    order: Sequence[int],
+    widths: Sequence[int],
+    moments: dict[str, Moments],
+) -> list[dict[str, Tensor]]:
+    """Changes of the tensors of the network, by their names, for every width: the first units of an order are kept.
 
     A change of the mean output goes into the bias, or into the running mean of the batch norm that follows.
     """
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
-    changes: dict[str, Tensor] = {}
+    changes: list[dict[str, Tensor]] = [{} for _ in widths]
     for cut in group.slices:
         if cut.role != "consumer" or cut.tensor not in moments:
             continue
         own = moments[cut.tensor]
-        matrix = _resolved(own, is_centred(model, groups, own), _kept_columns(own, cut, set(kept)))
-        change = changes.setdefault(cut.tensor, torch.zeros_like(tensors[cut.tensor]))
-        write_matrix(_on(own.call, tensors[cut.tensor], change), matrix - own.weight)
-        shift = torch.einsum("gop,gp->go", own.weight - matrix, own.mean).flatten()
-        for name, sign in _shifted(groups, own).items():
-            changes[name] = (sign * shift).to(tensors[name].dtype)
+        differences = _resolved(own, cut, is_centred(model, groups, own), order, widths)
+        for change, difference in zip(changes, differences, strict=True):
+            tensor = change.setdefault(cut.tensor, torch.zeros_like(tensors[cut.tensor]))
+            write_matrix(_on(own.call, tensors[cut.tensor], tensor), difference)
+            shift = -torch.einsum("gop,gp->go", difference, own.mean.to(difference.dtype)).flatten()
+            for name, sign in _shifted(groups, own).items():
+                change[name] = (sign * shift).to(tensors[name].dtype)
     return changes
 
 
@@ -44,21 +51,23 @@ def _on(call: WeightCall, tensor: Tensor, other: Tensor) -> WeightCall:
     return replace(call, operand=other.as_strided(view.shape, view.stride(), offset))
 
 
-def _kept_columns(moments: Moments, cut: Slice, kept: set[int]) -> list[Tensor]:
-    mask = torch.ones(moments.weight.shape[0], moments.weight.shape[2], dtype=torch.bool)
-    for unit, parts in enumerate(columns_of(moments, cut)):
-        if unit not in kept:
-            for g, columns in parts:
-                mask[g, columns] = False
-    return [row.nonzero()[:, 0] for row in mask]
-
-
-def _resolved(moments: Moments, center: bool, kept: Sequence[Tensor]) -> Tensor:
-    matrix = torch.zeros_like(moments.weight)
-    for g, columns in enumerate(kept):
-        if len(columns):
-            matrix[g][:, columns] = solve(moments, g, columns, center)
-    return matrix
+def _resolved(moments: Moments, cut: Slice, center: bool, order: Sequence[int], widths: Sequence[int]) -> list[Tensor]:
+    """For every width, what solving again changes of the weight; other groups' columns make up for the loss, too."""
+    changes = [torch.zeros_like(moments.weight, dtype=torch.float32) for _ in widths]
+    for g, members in owned(moments, cut).items():
+        columns = torch.cat(list(members.values()))
+        part = covariance(moments, g, members, center)
+        nested = Nested(part, order[: max(widths, default=0)], moments.ridge)
+        others = spread(moments, g, columns, center) if reads_others(moments, columns) else None
+        for change, width in zip(changes, widths, strict=True):
+            solved = nested.weight(width).t().to(change.dtype)
+            difference = -moments.weight[g][:, columns].to(change.dtype)
+            difference[:, nested.columns[: solved.shape[1]]] += solved
+            change[g][:, columns] = difference
+            if others is not None:
+                rest, delivered = others
+                change[g][:, rest] = -difference @ delivered.to(change.dtype)
+    return changes
 
 
 def _shifted(groups: Groups, moments: Moments) -> dict[str, float]:

@@ -16,7 +16,7 @@ from compressor.selection.softened import divergences
 from compressor.structure.groups import ChannelGroup
 
 SHARES = (0.75, 0.5, 0.25)
-PART, FEWEST_IMAGES, MOST_IMAGES = 4, 32, 256
+PART, FEWEST_IMAGES, MOST_IMAGES = 8, 32, 256
 """Prices are taken on one in `PART` of the images."""
 CHANGE_BYTES = 2**29
 """Most memory for changes of weights that are priced in one pass over the images."""
@@ -83,10 +83,11 @@ def _last(images: Sequence[tuple[Tensor, ...]], most: int) -> list[tuple[Tensor,
 def _cuts(
     calibration: Calibration, group: ChannelGroup, ranking: Ranking, moments: dict[str, Moments]
 ) -> Iterator[Cut]:
-    for width in _widths(group):
-        yield Cut(
-            group.name, width, narrowed(calibration.model, calibration.groups, group, ranking.order[:width], moments)
-        )
+    model, groups = calibration.model, calibration.groups
+    widths = _widths(group)
+    changes = narrowed(model, groups, group, ranking.order, widths, moments)
+    for width, change in zip(widths, changes, strict=True):
+        yield Cut(group.name, width, change)
 
 
 def _widths(group: ChannelGroup) -> list[int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,71 +14,77 @@ from compressor.structure.groups import Slice
 from compressor.structure.watch import WeightCall
 
 
-def read_rows(call: WeightCall, limit: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Inputs and outputs of a call as rows, at positions drawn at random where there are more than `limit`.
+@dataclass(frozen=True)
+class Places:
+    """Where rows are read.
+
+    Attributes:
+        index: Positions of a convolution's output, the same for all images, or rows of another operation; None for all.
+        size: Height and width (and so on) of a convolution's output.
+    """
+
+    index: Tensor | None
+    size: tuple[int, ...] = ()
+
+
+def draw_places(call: WeightCall, limit: int, generator: torch.Generator) -> Places:
+    """Draw positions of a finished call at random where it has more than `limit`.
 
     Args:
         call: A finished call.
         limit: Number of rows to read at most, rounded up to a whole number per image of a convolution.
-        generator: Draws the positions; the same state draws the same ones from a call of the same shape.
-
-    Returns:
-        Inputs of shape (groups, rows, inputs of a group) and outputs of shape (groups, rows, outputs of a group). The
-        inputs of a convolution are its patches, channel by channel.
+        generator: Draws the positions.
     """
-    assert call.input is not None and call.output is not None
-    places = _places(call, limit, generator)
-    x = _patches(call, places) if call.is_convolution else _rows(call, call.input, places)
-    return x, _outputs(call, places)
-
-
-def read_outputs(call: WeightCall, limit: int, generator: torch.Generator) -> Tensor:
-    """The outputs alone, as `read_rows` gives them."""
-    return _outputs(call, _places(call, limit, generator))
-
-
-def _places(call: WeightCall, limit: int, generator: torch.Generator) -> Tensor | None:
-    """Positions of a convolution's output, or rows of another operation's; None for all of these."""
     assert call.output is not None
     if call.is_convolution:
-        images, places = call.output.shape[0], call.output[0, 0].numel()
+        images, size = call.output.shape[0], tuple(call.output.shape[2:])
+        places = math.prod(size)
         count = min(places, -(-limit // images))
-        return torch.randperm(places, generator=generator)[:count].sort().values.to(call.output.device)
+        return Places(torch.randperm(places, generator=generator)[:count].sort().values.to(call.output.device), size)
     rows = call.positions
-    return torch.randperm(rows, generator=generator)[:limit].to(call.output.device) if rows > limit else None
+    return Places(torch.randperm(rows, generator=generator)[:limit].to(call.output.device) if rows > limit else None)
 
 
-def _outputs(call: WeightCall, places: Tensor | None) -> Tensor:
+def read_inputs(call: WeightCall, places: Places) -> Tensor:
+    """Inputs as rows, (groups, rows, inputs of a group); those of a convolution are its patches, channel by channel."""
+    assert call.input is not None
+    return _patches(call, places) if call.is_convolution else _rows(call, call.input, places)
+
+
+def read_outputs(call: WeightCall, places: Places) -> Tensor:
+    """Outputs of a finished call as rows, (groups, rows, outputs of a group)."""
     assert call.output is not None
     if not call.is_convolution:
         return _rows(call, call.output, places)
-    assert places is not None
-    index: Any = (slice(None), slice(None), *torch.unravel_index(places, tuple(call.output.shape[2:])))
-    return _by_group(call.output[index], call.groups)
+    assert places.index is not None
+    return _by_group(call.output.flatten(2).index_select(2, places.index).unsqueeze(3), call.groups)
 
 
-def _rows(call: WeightCall, tensor: Tensor, places: Tensor | None) -> Tensor:
+def _rows(call: WeightCall, tensor: Tensor, places: Places) -> Tensor:
     tensor = tensor.transpose(-1, -2) if call.input_axis == -2 else tensor
     rows = tensor.reshape(-1, tensor.shape[-1])
-    return (rows if places is None else rows[places]).unsqueeze(0)
+    return (rows if places.index is None else rows[places.index]).unsqueeze(0)
 
 
-def _patches(call: WeightCall, places: Tensor | None) -> Tensor:
-    x, kernel = call.input, tuple(call.operand.shape[2:])
-    assert x is not None and call.output is not None and places is not None
+def _patches(call: WeightCall, places: Places) -> Tensor:
+    x, kernel, size = call.input, tuple(call.operand.shape[2:]), places.size
+    assert x is not None and places.index is not None
     stride, padding, dilation, transposed, _ = call.settings
     if transposed:
         x = _stuffed(x, stride)
         padding = tuple(d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True))
         stride = (1,) * len(kernel)
-    size = tuple(call.output.shape[2:])
     ahead = [(s - 1) * st + d * (k - 1) + 1 for s, st, d, k in zip(size, stride, dilation, kernel, strict=True)]
     pads = [(p, max(0, a - n - p)) for p, a, n in zip(padding, ahead, x.shape[2:], strict=True)]
-    x = F.pad(x, [v for pair in reversed(pads) for v in pair])
-    for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
-        x = x.unfold(2 + axis, d * (k - 1) + 1, s)[..., ::d]
-    index: Any = (slice(None), slice(None), *torch.unravel_index(places, size))
-    return _by_group(x[index], call.groups)
+    if any(before or after for before, after in pads):
+        x = F.pad(x, [v for pair in reversed(pads) for v in pair])
+    pixels = torch.zeros_like(places.index)
+    corners = torch.unravel_index(places.index, size)
+    for corner, n, k, s, d in zip(corners, x.shape[2:], kernel, stride, dilation, strict=True):
+        along = (corner * s)[:, None] + d * torch.arange(k, device=corner.device)
+        pixels = (pixels * n).unsqueeze(-1) + along.reshape(len(along), *[1] * (pixels.dim() - 1), k)
+    picked = x.flatten(2).index_select(2, pixels.flatten())
+    return _by_group(picked.unflatten(2, (len(corners[0]), -1)), call.groups)
 
 
 def _stuffed(x: Tensor, stride: Sequence[int]) -> Tensor:
@@ -90,9 +97,9 @@ def _stuffed(x: Tensor, stride: Sequence[int]) -> Tensor:
 
 
 def _by_group(picked: Tensor, groups: int) -> Tensor:
-    """(images, channels, positions, *kernel) to (groups, images * positions, channels of a group * kernel)."""
+    """(images, channels, positions, kernel) to (groups, images * positions, channels of a group * kernel)."""
     images, channels, places = picked.shape[:3]
-    split = picked.reshape(images, groups, channels // groups, places, -1)
+    split = picked.unflatten(1, (groups, channels // groups))
     return split.permute(1, 0, 3, 2, 4).reshape(groups, images * places, -1)
 
 

@@ -64,7 +64,6 @@ class WeightCall:
         groups: Groups of a convolution, else 1.
         settings: Stride, padding, dilation, transposed, output padding of a convolution.
         outputs_first: True where the rows of the operand are the outputs.
-        rerun: Computes the output again, with what the weight is by then.
     """
 
     weight: str
@@ -81,7 +80,6 @@ class WeightCall:
     settings: tuple[Any, ...] = ()
     outputs_first: bool = False
     output: Tensor | None = None
-    rerun: Callable[[], Tensor] | None = None
 
     @property
     def layer(self) -> str:
@@ -237,22 +235,28 @@ class WeightReader:
 
 
 class Watch(TorchDispatchMode):
-    """Calls `visit(call)` after every operation with a weight; what it returns, if anything, replaces the output."""
+    """Calls `visit(call)` at every operation with a weight.
 
-    def __init__(self, model: nn.Module, visit: Any) -> None:
+    Args:
+        model: The network.
+        visit: Called after the operation; or before it, when its output is None yet.
+        before: Which of the two.
+    """
+
+    def __init__(self, model: nn.Module, visit: Callable[[WeightCall], object], *, before: bool = False) -> None:
         super().__init__()
         self._reader = WeightReader(TensorNames(model))
-        self._visit = visit
+        self._visit, self._before = visit, before
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
         call = self._reader.read(func, args)
-        if call is None:
-            return output
-        call.output = output
-        call.rerun = lambda: func(*args, **(kwargs or {}))
-        replaced = self._visit(call)
-        return output if replaced is None else replaced
+        if call is not None and self._before:
+            self._visit(call)
+        output = func(*args, **(kwargs or {}))
+        if call is not None and not self._before:
+            call.output = output
+            self._visit(call)
+        return output
 
 
 @contextmanager

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from compressor.plugins import discover
+from compressor.selection import fit
 from compressor.selection.base import Calibration, Method
-from compressor.selection.consumers import covariances
+from compressor.selection.consumers import covariance, covariances, spread
+from compressor.selection.fit import Covariance, Nested, errors_of, select
 from compressor.selection.group_obs import _Elimination
 from compressor.selection.imitate_simplex import _Mixture, gram
 from compressor.selection.moments import collect_moments
@@ -26,7 +28,7 @@ def moments_of(given: Calibration) -> dict:
     return collect_moments(given.model, consumers, given.images)
 
 
-def covariance() -> torch.Tensor:
+def random_covariance() -> torch.Tensor:
     torch.manual_seed(0)
     rows = torch.randn(40, 8, dtype=torch.float64) @ torch.randn(8, 8, dtype=torch.float64)
     return rows.t() @ rows
@@ -54,8 +56,70 @@ def test_costs_of_elimination_are_what_solving_again_loses(kind: str) -> None:
             gone.append(unit)
 
 
+def two_consumers(area: int, units: int = 24) -> list[Covariance]:
+    torch.manual_seed(0)
+    found = []
+    for first in (0, 2):
+        columns = (units - first) * area
+        rows = torch.randn(3 * columns, columns, dtype=torch.float64) @ torch.randn(columns, columns).double()
+        matrix, weight = rows.t() @ rows / len(rows), torch.randn(5, columns, dtype=torch.float64)
+        cross = matrix @ weight.t()
+        found.append(Covariance(matrix, cross, float((weight.t() * cross).sum()), area, torch.arange(first, units)))
+    return found
+
+
+@pytest.mark.parametrize("area", [1, 4])
+def test_greedy_takes_the_unit_that_leaves_the_smallest_error_of_solving_again(area: int) -> None:
+    parts, chosen = two_consumers(area), list[int]()
+    order, errors = select(parts, 24)
+    while len(chosen) < 24:
+        left = [unit for unit in range(24) if unit not in chosen]
+        rests = {unit: [u for u in left if u != unit] for unit in left}
+        errors_with = {unit: errors_of(parts, [*chosen, unit, *rest]) for unit, rest in rests.items()}
+        chosen.append(min(left, key=lambda unit: errors_with[unit][len(chosen) + 1]))
+    assert order == chosen
+    assert errors == pytest.approx(errors_of(parts, order), abs=1e-9 * errors[0])
+
+
+@pytest.mark.parametrize("area", [1, 4])
+def test_a_round_takes_what_greedy_takes_of_the_best_units(area: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = two_consumers(area)
+    exact, _ = select(parts, 24)
+    monkeypatch.setattr(fit, "STEPS", 2)
+    order, errors = select(parts, 24)
+    assert errors == pytest.approx(errors_of(parts, order), abs=1e-9 * errors[0])
+    assert order[:12] == exact[:12]
+
+
+def test_widths_of_one_factorisation_are_those_of_solving_each() -> None:
+    part, _ = two_consumers(2)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0)).tolist()
+    nested = Nested(part, order[:10], 0.01)
+    for width in (1, 5, 10):
+        columns = nested.columns[: 2 * width]
+        matrix = part.matrix[columns][:, columns] + 0.01 * part.matrix.diagonal().mean() * torch.eye(2 * width)
+        torch.testing.assert_close(nested.weight(width), torch.linalg.solve(matrix, part.cross[columns]))
+
+
+def test_other_columns_are_projected_out_and_make_up_for_what_is_dropped() -> None:
+    given = calibration("plain")
+    own = next(iter(moments_of(given).values()))
+    own.rows = 100 * own.rows
+    own.gram *= 100
+    columns, others = torch.arange(9), torch.arange(9, own.weight.shape[2])
+    whole = own.second(0, torch.arange(own.weight.shape[2]), True)
+    _, ridge = own.inverse(0, True)
+    rest = whole[others][:, others] + ridge * torch.eye(len(others), dtype=torch.float64)
+    delivered = torch.linalg.solve(rest, whole[others][:, columns]).t()
+    part = covariance(own, 0, {0: columns}, True)
+    torch.testing.assert_close(part.matrix, whole[columns][:, columns] - delivered @ whole[others][:, columns])
+    found, coefficients = spread(own, 0, columns, True)
+    assert torch.equal(found, others)
+    torch.testing.assert_close(coefficients, delivered)
+
+
 def test_mixtures_keep_weights_on_the_simplex_and_know_their_error() -> None:
-    matrix = covariance()
+    matrix = random_covariance()
     mixture = _Mixture(matrix)
     errors = [mixture.empty]
     for number in range(1, 9):
