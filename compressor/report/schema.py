@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from compressor.errors import InputError
 
 SCHEMA_VERSION = 1
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Number = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class Part(BaseModel):
@@ -29,11 +31,11 @@ class Network(Part):
         onnx_bytes: Size of its ONNX file, where there is one.
     """
 
-    params: int = Field(ge=1, lt=2**63)
-    macs: int = Field(ge=1, lt=2**63)
+    params: Number
+    macs: Number
     accuracy: float | None = None
     agreement: float | None = None
-    onnx_bytes: int | None = Field(None, ge=1, lt=2**63)
+    onnx_bytes: Number | None = None
 
 
 class Group(Part):
@@ -41,8 +43,8 @@ class Group(Part):
 
     name: str
     layers: list[str]
-    size: int | None = Field(None, ge=1)
-    kept: int | None = None
+    size: Number | None = None
+    kept: Count | None = None
     reason: str | None = None
 
 
@@ -59,8 +61,8 @@ class Latency(Part):
     p50_ms: float = Field(gt=0)
     p90_ms: float
     p99_ms: float
-    samples: int
-    peak_bytes: int | None = None
+    samples: Count
+    peak_bytes: Count | None = None
 
 
 class Speedup(Part):
@@ -75,8 +77,8 @@ class Benchmark(Part):
     """A paired measurement; the first of `models` is the dense network, the second the compact one."""
 
     provider: str
-    threads: int
-    batch: int
+    threads: Count
+    batch: Count
     models: dict[str, Latency] = Field(min_length=2)
     speedup: Speedup
     warnings: list[str] = []
@@ -113,7 +115,7 @@ class Rule(Part):
 class Epoch(Part):
     """One epoch of fine-tuning; `accuracy` is that on the training batches."""
 
-    epoch: int
+    epoch: Count
     loss: float
     accuracy: float | None = None
 
@@ -122,9 +124,9 @@ class Activity(Part):
     """Units of a layer before fine-tuning: those that never fired, and those that were raised since they hardly did."""
 
     layer: str
-    units: int = Field(ge=1)
-    dead: int
-    raised: int
+    units: Number
+    dead: Count
+    raised: Count
 
 
 class GateEpoch(Part):
@@ -136,9 +138,9 @@ class GateEpoch(Part):
         thresholded: Number of units whose gate is open without chance.
     """
 
-    epoch: int
+    epoch: Count
     expected: dict[str, float]
-    thresholded: dict[str, int]
+    thresholded: dict[str, Count]
 
 
 class Attempt(Part):
@@ -172,8 +174,8 @@ class Speed(Part):
     measured: bool
     attempts: list[Attempt] = Field(min_length=1)
     device: dict[str, Any] | None = None
-    block: int | None = None
-    align: int | None = None
+    block: Count | None = None
+    align: Count | None = None
     error: float | None = None
     dense_ms: float | None = None
     predicted_ms: float | None = None
