@@ -121,9 +121,9 @@ _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
     "speedup": ("≥", times),
     "parity": ("≤", lambda value: f"{value:.1e}"),
     "params": ("≤", count),
-    "size_mb": ("≤", lambda value: f"{value:.3g} MB"),
+    "size_mb": ("≤", lambda value: size(1e6 * value)),
     "p99_ms": ("≤", milliseconds),
-    "peak_mb": ("≤", lambda value: f"{value:.3g} MB"),
+    "peak_mb": ("≤", lambda value: size(1e6 * value)),
     "baseline.accuracy_drop": ("≤", _lost),
     "baseline.slowdown": ("≤", percent),
 }
