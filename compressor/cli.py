@@ -288,6 +288,9 @@ def _as_known(error: Exception) -> CompressorError | None:
         case RuntimeError() if _is_loss_of_another(error):
             cure = "look for what it said; the same command goes on from what is saved"
             return MachineError("another process of this run has ended", cure=cure)
+        case RuntimeError() if re.match(r"DataLoader worker .* (exited unexpectedly|is killed by signal)", str(error)):
+            cure = "often memory was short: lower data.workers; the same command goes on from what is saved"
+            return MachineError("a process that reads the data has died", where="data.workers", cure=cure)
         case SafetensorError() if code := re.search(r"os error (\d+)", str(error)):
             return _as_known(OSError(int(code[1]), os.strerror(int(code[1]))))
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG):

@@ -128,6 +128,8 @@ def test_the_verdict_is_the_exit_code(command, pipeline, accepted: bool, code: i
         (OSError(28, "No space left on device", "file"), 3),
         (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), 3),
         (PermissionError(13, "Permission denied", "file"), 2),
+        (RuntimeError("DataLoader worker (pid(s) 1175) exited unexpectedly"), 3),
+        (RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. "), 3),
     ],
 )
 def test_known_errors_end_with_their_code_and_no_traceback(command, pipeline, error: Exception, code: int) -> None:
