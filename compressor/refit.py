@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from compressor.factor import factor
 from compressor.gram import gram
 from compressor.lockstep import in_step
+from compressor.memory import trim
 from compressor.structure.groups import Groups, Slice
 from compressor.structure.linear import draw_places, read_inputs, read_matrix, read_outputs, unit_columns, write_matrix
 from compressor.structure.mask import zero_columns
@@ -29,7 +30,7 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 HELD_OUT = 0.2
 NEGLIGIBLE = 1e-6
 WIDE = 5_000
-ROWS_PER_INPUT, FEWEST_ROWS, ROWS_OF_WIDE = 5, 8_192, 2_048
+ROWS_PER_INPUT, FEWEST_ROWS, ROWS_OF_WIDE = 4, 8_192, 2_048
 
 Cuts = dict[str, list[tuple[Slice, tuple[int, ...]]]]
 
@@ -78,6 +79,7 @@ def refit(
     cuts = _cuts(fitted, plan)
     solver = _Solver(fitted, cuts, groups, seed)
     done: list[Refit] = []
+    trim()
     for calls in in_step(model, fitted, images, set(cuts)):
         done.append(solver.solve(calls))
         del calls

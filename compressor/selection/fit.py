@@ -16,8 +16,8 @@ from torch import Tensor
 from compressor.factor import factor
 
 RIDGE = 1e-4
-STEPS = 64
-"""Rounds in which a large group is ordered."""
+LARGE, ROUNDS = 128, 32
+"""Units from which on a group is ordered in rounds, and how many of these."""
 FORGOTTEN = 0.25
 """Share of the units that are in when their columns are dropped."""
 
@@ -204,7 +204,7 @@ class Contest:
 def select(parts: Sequence[Covariance], size: int) -> tuple[list[int], list[float]]:
     """Order units by forward greedy.
 
-    A large group is taken in `STEPS` rounds: the units with the largest gains compete among themselves for the places
+    A large group is taken in `ROUNDS` rounds: the units with the largest gains compete among themselves for the places
     of the round, by the exact algorithm.
 
     Args:
@@ -218,7 +218,7 @@ def select(parts: Sequence[Covariance], size: int) -> tuple[list[int], list[floa
     chosen: list[int] = []
     errors = [sum(state.error for state in states)]
     while len(chosen) < size:
-        places = min(max(1, size // STEPS), size - len(chosen))
+        places = min(size // ROUNDS if size >= LARGE else 1, size - len(chosen))
         units = _best(states, chosen, size, 2 * places)
         if places > 1:
             units, between = _contest(states, units, places)

@@ -21,8 +21,8 @@ LOSSES = {"divergence": divergence, "cross_entropy": cross_entropy}
 CANDIDATES = ("all", "taylor", "random")
 SORTINGS = 8
 """How often the images are put into a new order on the way to a full group, where all units are tried."""
-GRADIENT_SHARE = 0.25
-"""Share of the images, the most difficult ones, of which the gradient is taken."""
+TAYLOR_SHARE = 0.25
+"""Share of the images, the most difficult ones, of which the gradient is taken, and on which its units compete."""
 
 
 class GreedyForward(Method):
@@ -37,8 +37,8 @@ class GreedyForward(Method):
             ranked by at most twice as many picks as it has units; those never picked come last, in no special order.
         scale: `none` leaves the weights of the picked units as they are; `N/n` keeps the sum of the weights.
         loss: `divergence` from the dense network, or `cross_entropy`, which needs labels.
-        candidates: Who is tried in a step: `all`, those to which the gradient points (`taylor`), or some drawn at
-            `random`.
+        candidates: Who is tried in a step: `all`, those to which the gradient points (`taylor`; they compete on the
+            most difficult images, and the loss on all images is taken at a few widths), or some drawn at `random`.
         screen: How many are tried, unless all are.
         exact: All units are tried until so many are in.
         images: How many images the loss is taken on; the same in every step.
@@ -101,10 +101,16 @@ class GreedyForward(Method):
                 loss.sort(counts, len(live) / pick if self.scale == "N/n" else 1.0)
             open_units = live if self.repeat else _open(group, counts, live)
             units = self._candidates(open_units, counts, scale, loss, generator)
-            unit, mean = loss.best(counts, units, scale)
+            on_part = self.candidates == "taylor" and len(units) < len(open_units)
+            if on_part:
+                unit, mean = loss.best_on_part(counts, units, scale, TAYLOR_SHARE), math.inf
+            else:
+                unit, mean = loss.best(counts, units, scale)
             counts[unit] += 1
             if unit not in order:
                 order.append(unit)
+            if on_part and pick % max(1, size // SORTINGS) == 0:
+                mean = loss.mean(scale * counts)
             reached[len(order)] = min(mean, reached.get(len(order), math.inf))
             if len(order) == len(live):
                 break
@@ -126,7 +132,7 @@ class GreedyForward(Method):
             return units
         if self.candidates == "random":
             return [units[i] for i in torch.randperm(len(units), generator=generator)[: self.screen].tolist()]
-        gradient = loss.gradient(counts * scale, GRADIENT_SHARE)
+        gradient = loss.gradient(counts * scale, TAYLOR_SHARE)
         return sorted(units, key=lambda unit: float(gradient[unit]))[: self.screen]
 
 
@@ -142,7 +148,7 @@ def _open(group: ChannelGroup, counts: Tensor, live: list[int]) -> list[int]:
 
 def _prices(reached: dict[int, float], size: int) -> tuple[float, ...]:
     """Rise of the loss over the dense network for every width; widths that were not reached lie on a line."""
-    known = sorted(reached)
+    known = sorted(width for width, loss in reached.items() if math.isfinite(loss))
     losses = np.interp(np.arange(size + 1), known, [reached[width] for width in known]) - reached[size]
     return tuple(float(p) for p in np.maximum.accumulate(np.maximum(losses, 0)[::-1])[::-1])
 

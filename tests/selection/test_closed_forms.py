@@ -85,7 +85,8 @@ def test_greedy_takes_the_unit_that_leaves_the_smallest_error_of_solving_again(a
 def test_a_round_takes_what_greedy_takes_of_the_best_units(area: int, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = two_consumers(area)
     exact, _ = select(parts, 24)
-    monkeypatch.setattr(fit, "STEPS", 2)
+    monkeypatch.setattr(fit, "LARGE", 1)
+    monkeypatch.setattr(fit, "ROUNDS", 2)
     order, errors = select(parts, 24)
     assert errors == pytest.approx(errors_of(parts, order), abs=1e-9 * errors[0])
     assert order[:12] == exact[:12]

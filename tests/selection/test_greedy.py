@@ -59,10 +59,11 @@ def test_picks_are_those_of_the_plain_algorithm(kind: str) -> None:
         assert rankings[group.name].order == group.balanced(plain(given, group))
 
 
+@pytest.mark.parametrize("candidates", ["all", "taylor"])
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_prices_are_the_losses_of_the_masked_network(kind: str) -> None:
+def test_prices_are_the_losses_of_the_masked_network(kind: str, candidates: str) -> None:
     given = calibration(kind)
-    rankings = GreedyForward(images=IMAGES, refit=False).rank(given)
+    rankings = GreedyForward(images=IMAGES, candidates=candidates, screen=2, refit=False).rank(given)
     for group in given.groups:
         order = rankings[group.name].order
         losses = [loss_with(given, group, list(order[:k])) for k in range(group.step, group.size + 1, group.step)]
