@@ -28,6 +28,8 @@ from compressor.structure.watch import WeightCall
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 HELD_OUT = 0.2
+LARGE_BYTES = 2**28
+"""Outputs of a layer from which on freed memory is given back at once; that takes time."""
 NEGLIGIBLE = 1e-6
 WIDE = 5_000
 ROWS_PER_INPUT, FEWEST_ROWS, ROWS_OF_WIDE = 4, 8_192, 2_048
@@ -82,7 +84,10 @@ def refit(
     trim()
     for calls in in_step(model, fitted, images, set(cuts)):
         done.append(solver.solve(calls))
+        large = sum(dense.output.nbytes for dense, _ in calls if dense.output is not None) > LARGE_BYTES
         del calls
+        if large:
+            trim()
         if progress is not None:
             progress(len(done), len(cuts))
     return fitted, done
