@@ -17,7 +17,7 @@ from compressor.structure.search import Search
 from compressor.structure.watch import Lane, Port, TensorNames, WeightCall
 
 
-def find_couplings(model: nn.Module, inputs: tuple[Any, ...], *, seconds: float = 120.0) -> Couplings:
+def find_couplings(model: nn.Module, inputs: tuple[Any, ...], *, seconds: float) -> Couplings:
     """Find all couplings of a network that is in evaluation mode.
 
     Layers that do not run then (auxiliary heads) are looked for in a second run in which the modules that contain

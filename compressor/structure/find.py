@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from time import process_time
 from typing import Any
 
 import torch
@@ -25,12 +26,18 @@ from compressor.structure.survey import Survey
 from compressor.structure.trial import failing_groups, vanishing_groups
 from compressor.structure.watch import Watch, evaluating, remembering
 
+SECONDS, PASSES = 120.0, 100
+"""How long the search may take: so many seconds of the processor, or as long as so many passes take."""
 SMALL = 96
 """Pixels to a side at which networks are watched."""
 
 
 def find_groups(
-    model: nn.Module, example_inputs: Tensor | tuple[Any, ...], *, keep: Sequence[str] = (), seconds: float = 120.0
+    model: nn.Module,
+    example_inputs: Tensor | tuple[Any, ...],
+    *,
+    keep: Sequence[str] = (),
+    seconds: float | None = None,
 ) -> Groups:
     """Find the channel groups of a network by watching it run.
 
@@ -41,7 +48,8 @@ def find_groups(
         model: The network; it is left as it was.
         example_inputs: A tensor, or a tuple of what `model(*inputs)` takes. One example is enough.
         keep: Patterns (`classifier.*`) of layers that must stay as they are.
-        seconds: Processor time for finding the couplings; layers for which it is not enough are skipped.
+        seconds: Processor time for finding the couplings; layers for which it is not enough are skipped. By default two
+            minutes, or as long as a hundred passes where that is more.
 
     Raises:
         InputError: A pattern matches no layer, the network does not run twice in the same way, or it is
@@ -51,9 +59,11 @@ def find_groups(
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     kept = _match(model, keep)
     with evaluating(model), remembering(model):
+        started = process_time()
         uses = _uses(model, inputs)
+        limit = max(SECONDS, PASSES * (process_time() - started)) if seconds is None else seconds
         small = _smaller(model, inputs, list(uses))
-        couplings = find_couplings(model, small, seconds=seconds)
+        couplings = find_couplings(model, small, seconds=limit)
     survey = Survey(couplings, _owners(model))
     groups, skipped = survey.groups(kept)
     bad = failing_groups(model, groups, small, auxiliary=len(couplings.calls) > len(uses))
