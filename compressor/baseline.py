@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from compressor.errors import InputError
@@ -9,7 +10,7 @@ from compressor.recipe import BaselineSection
 from compressor.report.schema import Benchmark, Report, Rule
 from compressor.rules import NO_LABELS, ROUNDING, at_most, unjudged
 
-MACHINE = ("cpu", "cores", "usable_cores", "onnxruntime")
+MACHINE = ("cpu", "cores", "usable_cores", "governor", "onnxruntime")
 
 
 def load_baseline(path: Path) -> Report:
@@ -42,7 +43,10 @@ def _accuracy(margin: float, report: Report, baseline: Report) -> Rule:
     name, now, then = "baseline.accuracy_drop", report.compact.accuracy, baseline.compact.accuracy
     if now is None or then is None:
         return unjudged(name, margin, NO_LABELS)
-    return at_most(name, margin, then - now, "top-1 lost since the baseline", rounding=ROUNDING)
+    if differences := _other_data(report, baseline, ("source", "args", "normalize")):
+        return unjudged(name, margin, f"the baseline was judged on other data ({differences})")
+    text, moved = "top-1 lost since the baseline", _other_data(report, baseline, ("root",))
+    return at_most(name, margin, then - now, f"{text} ({moved})" if moved else text, rounding=ROUNDING)
 
 
 def _latency(margin: float, report: Report, baseline: Report) -> Rule:
@@ -60,6 +64,13 @@ def _latency(margin: float, report: Report, baseline: Report) -> Rule:
     if (report.dense.params, report.dense.macs) == (baseline.dense.params, baseline.dense.macs):
         ratio, text = ratio * _dense(then) / _dense(now), f"{text}, relative to that of the dense network"
     return at_most(name, margin, ratio - 1, f"{text} ({now.setting})")
+
+
+def _other_data(report: Report, baseline: Report, keys: Sequence[str]) -> str:
+    """How the data sections of both recipes differ in some keys, in words."""
+    then, now = (found.recipe.get("data", {}) for found in (baseline, report))
+    found = {key: (then.get(key), now.get(key)) for key in keys}
+    return "; ".join(f"data.{key}: {a} then, {b} now" for key, (a, b) in found.items() if a != b)
 
 
 def _dense(benchmark: Benchmark) -> float:

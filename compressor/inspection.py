@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from compressor import plugins
+from compressor.budget.latency import Latency
 from compressor.budget.model import CostModel
 from compressor.budget.product import ProductCost
 from compressor.report.schema import Group, Inspection, Reach
 from compressor.structure import ChannelGroup
 from compressor.subject import Subject, make_cost_model, narrowest
 
-WORTHWHILE = 0.002
+WORTHWHILE = 0.005
 """Share of the dense latency that a width must save over every wider one."""
 
 
-def inspect_subject(subject: Subject, multiple_of: int = 1, latency: CostModel | None = None) -> Inspection:
+def inspect_subject(subject: Subject, multiple_of: int = 1, latency: Latency | None = None) -> Inspection:
     """Return every channel group with its share of the network, and what is left alone.
 
     Args:
@@ -47,6 +48,8 @@ def inspect_subject(subject: Subject, multiple_of: int = 1, latency: CostModel |
         groups=groups,
         untouched=untouched(subject),
         smallest=smallest,
+        layers_ms=latency.by_layer({}) if latency else {},
+        fastest=latency.dense / latency.total(floor) if latency else None,
     )
 
 

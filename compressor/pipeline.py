@@ -71,7 +71,8 @@ def inspect_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -
     with _naming(recipe), TemporaryDirectory() as directory, Stages(Path(directory)) as stages:
         run = Run(loaded, base, stages, Journal(Path(directory, "log.txt")))
         cost = read_cost(run.planner.profiled, run.subject) if loaded.benchmark.table else None
-        return inspect_subject(run.subject, loaded.compress.multiple_of, cost)
+        latency = cost if isinstance(cost, Latency) else None
+        return inspect_subject(run.subject, loaded.compress.multiple_of, latency)
 
 
 def profile_recipe(
@@ -97,6 +98,8 @@ def profile_recipe(
         InputError: there can be no table of this network.
     """
     loaded, base, _ = _read(recipe, overrides)
+    if out is not None and not out.absolute().parent.is_dir():
+        raise InputError("there is no such folder", where=str(out.parent), cure="make it, or choose another with --out")
     with _naming(recipe), TemporaryDirectory() as directory, Stages(Path(directory), fresh=fresh) as stages:
         run = Run(loaded, base, stages, Journal(Path(directory, "log.txt")))
         if kit is not None:

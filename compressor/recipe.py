@@ -112,7 +112,7 @@ class DataSection(Section):
     args: dict[str, Any] = {}
     normalize: Normalize | None = None
     batch_size: int = Field(128, ge=1)
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, le=1024)
     augment: bool = True
 
 
@@ -145,7 +145,7 @@ class CompressSection(Section):
     """How units are chosen, and how many."""
 
     method: str = "imitation"
-    epochs: int | None = Field(None, ge=1)
+    epochs: int | None = Field(None, ge=1, le=1_000_000)
     options: dict[str, Any] = {}
     target: Target
     calibration: CalibrationSection = CalibrationSection()
@@ -157,7 +157,7 @@ class CompressSection(Section):
 class FinetuneSection(Section):
     """Training after the cut."""
 
-    epochs: int = Field(10, ge=0)
+    epochs: int = Field(10, ge=0, le=1_000_000)
     lr: float = Field(0.02, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,7 @@ from compressor.journal import Journal
 from compressor.recipe import BenchmarkSection
 from compressor.selection.base import Ranking
 from compressor.structure import Plan, shrink
-from compressor.structure.groups import Groups
+from compressor.structure.groups import ChannelGroup, Groups
 from compressor.subject import Subject, narrowest
 from exporters.benchmark import benchmark
 from exporters.latency_table import LatencyTable
@@ -171,12 +172,18 @@ class Chase:
             self.journal.say(f"plan: {found.median:.2f}x ({span}) {'measured' if self.is_here else 'by the table'}")
             return found
 
-        return pursue(target, self._floor(groups), choose, price, measure)
+        narrowest = {group.name: self._narrowest(group, rankings[group.name]) for group in groups}
+        return pursue(target, self._floor(groups), narrowest, choose, price, measure)
 
     @cached_property
     def is_here(self) -> bool:
         """Whether the budget is about this device, so that candidates can be measured."""
         return not isinstance(self.cost, Latency) or self.cost.table.device == device()
+
+    def _narrowest(self, group: ChannelGroup, ranking: Ranking) -> int:
+        """The fewest units, at a price that is known."""
+        least = narrowest(group, self.multiple_of)
+        return least if isfinite(ranking.error[least]) else narrowest(replace(group, vanishes=False), self.multiple_of)
 
     def _floor(self, groups: Groups) -> float:
         least = self.cost.total({group.name: narrowest(group, self.multiple_of) for group in groups})

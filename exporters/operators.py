@@ -236,6 +236,10 @@ def as_json(
     return json.dumps(content, separators=(",", ":"))
 
 
+def _print_progress(done: int, total: int) -> None:
+    print(f"\r{done}/{total} turns", end="", file=sys.stderr, flush=True)
+
+
 def main() -> None:
     """Measure the networks of the directory that this file lies in."""
     here = Path(__file__).resolve().parent
@@ -244,6 +248,19 @@ def main() -> None:
     parser.add_argument("--provider", choices=PROVIDERS, help="instead of the one that the kit was made for")
     parser.add_argument("--threads", type=int, help="instead of the number that the kit was made for")
     arguments = parser.parse_args()
+    if not arguments.out.absolute().parent.is_dir():
+        parser.error(f"there is no folder {arguments.out.absolute().parent}")
+    if arguments.threads is not None and arguments.threads < 1:
+        parser.error("--threads must be at least 1")
+    try:
+        _measure_kit(here, arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # ONNX Runtime's errors have no common base but Exception
+        sys.exit(f"error: {error}")
+
+
+def _measure_kit(here: Path, arguments: argparse.Namespace) -> None:
     kit = json.loads((here / "kit.json").read_text())
     settings = kit["settings"]
     settings |= {key: value for key in ("provider", "threads") if (value := getattr(arguments, key)) is not None}
@@ -252,10 +269,10 @@ def main() -> None:
         provider=settings["provider"],
         threads=settings["threads"],
         batch=settings["batch"],
-        progress=lambda done, total: print(f"\r{done}/{total} turns", end="", file=sys.stderr, flush=True),
+        progress=_print_progress if sys.stderr.isatty() else None,
     )
     arguments.out.write_text(as_json(settings, kit["widths"], measured, device()))
-    print(f"\nwrote {arguments.out}", file=sys.stderr)
+    print(f"wrote {arguments.out}", file=sys.stderr)
 
 
 if __name__ == "__main__":

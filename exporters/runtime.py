@@ -14,6 +14,8 @@ import onnxruntime as ort
 from exporters.errors import CURE, ExportError, InvalidModelError, ProviderUnavailableError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+MOST_THREADS = 32
+"""Threads for each core of the machine; thousands of them would bring it to a halt."""
 SPINNING = True
 """Whether idle threads wait actively, as ONNX Runtime does by default."""
 DTYPES = {
@@ -38,11 +40,15 @@ def create_session(path: str | Path, *, provider: str = "cpu", threads: int = 1)
 
     Raises:
         InvalidModelError: the file is missing, or ONNX Runtime cannot run it.
+        ExportError: there are far more threads than cores.
         ProviderUnavailableError: the provider is unknown, or not active in the session.
     """
     name = _provider(provider)
     if not Path(path).is_file():
         raise InvalidModelError("there is no such file", where=str(path), cure=CURE)
+    if threads > (most := MOST_THREADS * usable_cores()):
+        cure = f"ask for {most} or fewer; more than there are cores make nothing faster"
+        raise ExportError(f"{threads} threads are too many for {usable_cores()} cores", where="threads", cure=cure)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -64,12 +70,17 @@ def create_session(path: str | Path, *, provider: str = "cpu", threads: int = 1)
     return session
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment() -> dict[str, Any]:
     """What a latency depends on: processor, load, versions. JSON-ready; None where the system does not tell."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": usable_cores(),
         "governor": _first_line(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "os": platform.platform(),

@@ -39,6 +39,16 @@ def test_accuracy_must_not_fall_below_the_margin(accuracy: float, passed: bool) 
     assert judged.measured == pytest.approx(0.86 - accuracy)
 
 
+def test_accuracy_on_other_data_is_refused_or_marked() -> None:
+    now, then = report(), report()
+    then.recipe["data"] = now.recipe.get("data", {}) | {"source": "module:other"}
+    judged = rule("accuracy_drop", now, then)
+    assert not judged.passed and "module:other" in judged.text
+    then.recipe["data"] = now.recipe.get("data", {}) | {"root": "/elsewhere"}
+    judged = rule("accuracy_drop", now, then)
+    assert judged.passed and "/elsewhere" in judged.text
+
+
 def test_accuracy_that_is_not_known_fails() -> None:
     assert not rule("accuracy_drop", with_accuracy(None), with_accuracy(0.86)).passed
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -18,6 +19,7 @@ mkdir -p runs/ci
 trap 'echo saved > saved; exit 130' TERM
 touch started
 if [ "$MODE" = wait ]; then while :; do sleep 0.05; done; fi
+if [ "$MODE" = bad ]; then exit 2; fi
 echo "# the summary" > runs/ci/summary.md
 exit "$MODE"
 """
@@ -45,6 +47,13 @@ def start(job: dict[str, str], directory: Path, *args: str, **changes: str) -> s
 def test_the_verdict_is_the_jobs(job: dict[str, str], tmp_path: Path, code: int) -> None:
     assert start(job, tmp_path, MODE=str(code)).wait(30) == code
     assert (tmp_path / "step").read_text() == "# the summary\n"
+
+
+def test_a_job_without_a_verdict_says_so(job: dict[str, str], tmp_path: Path) -> None:
+    assert start(job, tmp_path, MODE="bad").wait(30) == 2
+    assert "exit code 2" in (tmp_path / "step").read_text()
+    suite = ElementTree.parse(tmp_path / "runs/ci/junit.xml").getroot().find("testsuite")
+    assert suite is not None and suite.get("errors") == "1"
 
 
 def test_everything_is_handed_on(job: dict[str, str], tmp_path: Path) -> None:

@@ -119,6 +119,8 @@ def test_milliseconds_that_the_dense_network_meets_are_refused(project: Path, tm
 def test_inspect_shows_milliseconds_with_a_table(project: Path, table: Path) -> None:
     found = inspect_recipe(project / "recipe.yaml", [f"benchmark.table={json.dumps(str(table))}"])
     assert all(group.ms is not None and group.ms >= 0 for group in found.groups)
+    assert set(found.layers_ms) == {"stem", "one", "two", "head"}
+    assert found.fastest is not None and found.fastest > 1
 
 
 def test_a_table_that_is_missing_or_none_is_refused_at_once(project: Path, tmp_path: Path) -> None:
@@ -167,6 +169,11 @@ def test_an_interrupted_table_goes_on(project: Path, tmp_path: Path, monkeypatch
     turns.clear()
     profile_recipe(project / "recipe.yaml")
     assert len(turns) < 0.7 * whole
+
+
+def test_a_table_needs_a_folder(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        profile_recipe(project / "recipe.yaml", out=tmp_path / "missing" / "table.json")
 
 
 def test_there_is_no_table_of_a_gpu(project: Path) -> None:

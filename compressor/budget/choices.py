@@ -9,10 +9,10 @@ from compressor.structure.groups import ChannelGroup, Groups
 
 FINE = 32
 """Numbers around the half of the largest groups that are all measured, for the steps of the staircase."""
-ALIKE, FEWEST = 96, 4
+ALIKE, FEWEST = 80, 4
 """Networks in which all groups of a size are cut alike, and at least so many of them per size."""
-MIXED = 64
-"""Networks in which every group has a width of its own; in every third of them any width, else one of the even ones."""
+MIXED = 100
+"""Networks in which every group has a width of its own; in every second of them any width, else one of the even ones."""
 EVEN = 32
 """Number of the even widths of a group."""
 
@@ -30,7 +30,7 @@ def choose_widths(groups: Groups, seed: int = 0) -> list[dict[str, int]]:
         widths = sorted(w for w in fine | set(even) if 0 < w < size and w % same[0].step == 0)
         choices += [{group.name: width for group in same} for width in widths]
     for number in range(MIXED):
-        anything = number % 3 == 2
+        anything = number % 2 == 1
         choices.append(
             {
                 g.name: rng.choice(range(g.step, g.size + 1, g.step) if anything else [*even_widths(g, EVEN), g.size])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,11 +59,11 @@ class Latency(CostModel):
         return (self._constant + float(self._by_segment(widths).sum())) / 1e3
 
     def by_layer(self, widths: Widths) -> dict[str, float]:
-        """Milliseconds of every layer with what follows it, by the node's name in the file."""
-        times = self._by_segment(widths).tolist()
-        return {
-            segment.layer: us / 1e3 for segment, us in zip(self._segments.items, times, strict=True) if segment.layer
-        }
+        """Milliseconds of every layer with what follows it, by the layer's name."""
+        times: dict[str, float] = defaultdict(float)
+        for segment, us in zip(self._segments.items, self._by_segment(widths).tolist(), strict=True):
+            times[segment.name] += us / 1e3
+        return {name: ms for name, ms in times.items() if name}
 
     def changes(self, widths: Widths, group: str, candidates: Sequence[int] | NDArray[np.int64]) -> Array:
         chosen = np.array([widths.get(group, self._sizes[group]), *candidates], float)

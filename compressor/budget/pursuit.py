@@ -40,6 +40,7 @@ class Attempt:
 def pursue(
     target: float,
     floor: float,
+    narrowest: dict[str, int],
     choose: Callable[[float], dict[str, int]],
     price: Callable[[Widths], float],
     measure: Callable[[Widths], Speedup],
@@ -52,6 +53,7 @@ def pursue(
     Args:
         target: The speed-up that is wanted.
         floor: The least share of the dense cost that widths can have.
+        narrowest: The least widths, which decide whether the target is out of reach.
         choose: Gives widths for a share of the dense cost.
         price: What widths cost in quality.
         measure: Measures widths.
@@ -60,7 +62,7 @@ def pursue(
         All attempts, the best one last: of those that hold the cheapest, else the fastest.
     """
     hunt = _Hunt(target, price, measure)
-    hunt.by_budget(floor, choose)
+    hunt.by_budget(floor, narrowest, choose)
     if hunt.fast and hunt.slow and hunt.fast.speedup.median > target * LAVISH:
         hunt.by_group(hunt.slow, hunt.fast)
     return sorted(hunt.attempts, key=lambda a: (a.holds(target), -a.price if a.holds(target) else a.speedup.median))
@@ -75,8 +77,8 @@ class _Hunt:
         self.fast: Attempt | None = None
         self.slow: Attempt | None = None
 
-    def by_budget(self, floor: float, choose: Callable[[float], dict[str, int]]) -> None:
-        """Correct the budget by what was measured."""
+    def by_budget(self, floor: float, narrowest: dict[str, int], choose: Callable[[float], dict[str, int]]) -> None:
+        """Correct the budget by what was measured; where none is small enough, try the least widths."""
         share = max(floor, 1 / self.target)
         while len(self.attempts) < ATTEMPTS:
             attempt = self._attempt(share, choose(share))
@@ -88,6 +90,8 @@ class _Hunt:
             else:
                 self.slow = min(self.slow or attempt, attempt, key=lambda a: a.share)
                 if share <= floor:
+                    last = self._attempt(floor, narrowest)
+                    self.fast = last if last.holds(self.target) else None
                     return
                 share *= min(attempt.speedup.low / (self.target * MARGIN), 1 / FINE)
             enough, missed = self.fast.share if self.fast else 0.0, self.slow.share if self.slow else 1.0

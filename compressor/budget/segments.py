@@ -21,11 +21,13 @@ class Segment:
 
     Attributes:
         layer: The node with weights that it begins with; empty before the first one.
+        name: What the network calls that layer, where its weight tells.
         axes: The axes that its latency depends on: those of its own constants and of the next layer's input.
         weight: The axes of the layer's weight that can be cut.
     """
 
     layer: str
+    name: str
     axes: tuple[Axis, ...]
     weight: tuple[Axis, ...]
 
@@ -57,6 +59,7 @@ class Segments:
         self.items = [
             Segment(
                 layer=own[0].name if number else "",
+                name=_name(own[0], weights) if number else "",
                 axes=_distinct([*_axes(own, cut), *_axes(following[:1], cut)]),
                 weight=_distinct([axis for name in own[0].input if name in weights for axis in cut.get(name, [])])
                 if number
@@ -92,6 +95,11 @@ class Segments:
         plain = name.removesuffix("_nchwc")
         known = [self._place[part] for part in (plain, *plain.split()) if part in self._place]
         return known[0] if known else before
+
+
+def _name(node: onnx.NodeProto, weights: set[str]) -> str:
+    own = next((name for name in node.input if name in weights), "")
+    return own.removesuffix(".weight") if own.endswith(".weight") else node.name
 
 
 def _axes(nodes: list[onnx.NodeProto], cut: Mapping[str, list[Axis]]) -> list[Axis]:

@@ -39,11 +39,17 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
             ms = group.ms or 0.0
             row += [f"{ms:.3g}", f"{ms / group.size:.2g}", ", ".join(map(str, group.useful)) or "none"]
     console.print(_table(head, groups))
+    if inspection.layers_ms:
+        total = sum(inspection.layers_ms.values())
+        layers = [(name, f"{ms:.3g}", percent(ms / total)) for name, ms in inspection.layers_ms.items()]
+        console.print(_table(("Layer, with what follows it", "Milliseconds", "Share"), layers))
     if inspection.untouched:
         rows = [(", ".join(group.layers), group.reason or "") for group in inspection.untouched]
         console.print(_table(("Left alone", "Reason"), rows))
     reachable = ", ".join(f"{kind}: {ceil(1000 * value) / 1000:.3f}" for kind, value in inspection.smallest.items())
     console.print(Text(f"Smallest reachable targets: {reachable}"))
+    if inspection.fastest is not None:
+        console.print(Text(f"Largest speed-up that the table foretells: {inspection.fastest:.2f}"))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -329,6 +329,8 @@ class Inspection(Part):
         groups: Everything that can be cut.
         untouched: What is left alone, and why.
         smallest: For each kind of target, the smallest share that can be reached.
+        layers_ms: Milliseconds of every layer with what follows it, where there is a table, in the order of the data.
+        fastest: The largest speed-up that a table foretells.
     """
 
     params: int
@@ -336,6 +338,8 @@ class Inspection(Part):
     groups: list[Reach]
     untouched: list[Group]
     smallest: dict[str, float]
+    layers_ms: dict[str, float] = {}
+    fastest: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -17,6 +17,9 @@ def choose(share: float) -> dict[str, int]:
     return {"layer": int(SIZE * share)}
 
 
+NARROWEST = {"layer": 1}
+
+
 def price(widths: Widths) -> float:
     return 1 - widths["layer"] / SIZE
 
@@ -40,7 +43,7 @@ LATENCIES: dict[str, Callable[[float], float]] = {
 @pytest.mark.parametrize("name", LATENCIES)
 @pytest.mark.parametrize("target", [1.25, 1.5, 2.0, 3.0])
 def test_the_target_is_met_and_hardly_exceeded(name: str, target: float) -> None:
-    best = pursue(target, 0.01, choose, price, device(LATENCIES[name]))[-1]
+    best = pursue(target, 0.01, NARROWEST, choose, price, device(LATENCIES[name]))[-1]
     assert target <= best.speedup.low
     wider = {"layer": best.widths["layer"] + (7 if name == "staircase" else 4)}
     assert best.speedup.median <= 1.1 * target or device(LATENCIES[name])(wider).low < target
@@ -56,15 +59,20 @@ def test_between_two_budgets_groups_change_one_by_one() -> None:
         speedup = 800 / sum(widths.values())
         return Speedup(speedup, 0.995 * speedup, 1.005 * speedup)
 
-    best = pursue(2.0, 0.01, jumping, lambda w: -sum(w.values()), measure)[-1]
+    best = pursue(2.0, 0.01, dict.fromkeys(names, 1), jumping, lambda w: -sum(w.values()), measure)[-1]
     assert 2.0 <= best.speedup.median <= 2.2
     assert set(best.widths.values()) == {30, 100}
 
 
 def test_out_of_reach_gives_the_fastest() -> None:
-    attempts = pursue(4.0, 0.1, choose, price, device(lambda share: 1 + share))
+    attempts = pursue(4.0, 0.1, NARROWEST, choose, price, device(lambda share: 1 + share))
     assert not attempts[-1].holds(4.0)
     assert attempts[-1].speedup.median == max(a.speedup.median for a in attempts)
+
+
+def test_a_budget_that_stops_too_early_does_not_decide_what_is_out_of_reach() -> None:
+    best = pursue(4.0, 0.5, NARROWEST, choose, price, device(lambda share: share))[-1]
+    assert best.holds(4.0) and best.widths == NARROWEST
 
 
 def test_a_choice_is_measured_once() -> None:
@@ -74,5 +82,5 @@ def test_a_choice_is_measured_once() -> None:
         seen.append(widths["layer"])
         return device(lambda share: 1 if share > 0.5 else 0.1)(widths)
 
-    pursue(3.0, 0.01, choose, price, measure)
+    pursue(3.0, 0.01, NARROWEST, choose, price, measure)
     assert len(seen) == len(set(seen))

@@ -62,6 +62,12 @@ def test_threads_are_pinned(tmp_path: Path) -> None:
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
 
 
+def test_thousands_of_threads_are_refused(tmp_path: Path) -> None:
+    exporters.export_onnx(torch.nn.Linear(2, 2), torch.randn(1, 2), tmp_path / "linear.onnx")
+    with pytest.raises(exporters.ExportError, match="100000 threads"):
+        exporters.create_session(tmp_path / "linear.onnx", threads=100_000)
+
+
 def test_random_inputs_have_the_declared_shape_and_type(tmp_path: Path) -> None:
     session = identity(tmp_path / "m.onnx", ["batch", 3, 2])
     first, again = (exporters.random_inputs(session, 4, seed=1)["x"] for _ in range(2))

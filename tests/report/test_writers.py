@@ -153,10 +153,12 @@ def test_an_inspection_shows_groups_and_reasons() -> None:
     reach = Reach(name="conv1", layers=["conv1", "conv2"], size=16, step=1, params=0.25, macs=0.5)
     left = Group(name="fc", layers=["fc"], reason="it makes the outputs")
     smallest = {"macs": 0.125}
-    inspection = Inspection(params=1000, macs=2000, groups=[reach], untouched=[left], smallest=smallest)
+    latency = {"layers_ms": {"conv1": 0.75, "fc": 0.25}, "fastest": 3.21}
+    inspection = Inspection(params=1000, macs=2000, groups=[reach], untouched=[left], smallest=smallest, **latency)
     print_inspection(inspection, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "25 %" in text
     assert "it makes the outputs" in text
     assert "macs: 0.125" in text
+    assert "75 %" in text and "3.21" in text
     assert inspection.to_dict()["groups"][0]["size"] == 16
