@@ -12,7 +12,7 @@ FINE = 32
 ALIKE, FEWEST = 80, 4
 """Networks in which all groups of a size are cut alike, and at least so many of them per size."""
 MIXED = 100
-"""Networks in which every group has a width of its own; in every second of them any width, else one of the even ones."""
+"""Networks in which every group has a width of its own, in every second of them any, else one of the even ones."""
 EVEN = 32
 """Number of the even widths of a group."""
 

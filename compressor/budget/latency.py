@@ -103,6 +103,13 @@ class Latency(CostModel):
     def _totals(self) -> Array:
         return np.array([measured.total for measured in self.table.measured])
 
+    @cached_property
+    def _importance(self) -> Array:
+        """Errors count in relation to the whole network's time; those of the dense one are in every speed-up."""
+        importance = (self._totals.min() / self._totals) ** 2
+        importance[0] = 1.0
+        return importance
+
     def _without_overhead(self) -> Array:
         """Microseconds of every segment in every network, less what the profiler adds to each operator."""
         found = [self._segments.times(measured) for measured in self.table.measured]
@@ -125,7 +132,9 @@ class Latency(CostModel):
         for number, segment in enumerate(self._segments.items):
             dense, own = self._dense[number], [n for n, reader in enumerate(self._reader) if reader == number]
             features = [staircase.features(self._lengths[number][rows], dense), read[:, own]]
-            coefficients = least_squares(np.concatenate(features, axis=1), self._values[rows, number])
+            coefficients = least_squares(
+                np.concatenate(features, axis=1), self._values[rows, number], self._importance[rows]
+            )
             split = len(coefficients) - len(own)
             alone = tuple(axis.owned[0][0] for axis in segment.weight if not axis.free and len(axis.owned) == 1)
             terms.append(_Term(staircase, segment.axes, dense, coefficients[:split], alone))

@@ -53,7 +53,14 @@ STAIRCASES = tuple(
 )
 
 
-def least_squares(features: Array, values: Array) -> Array:
-    """The coefficients of a sum of features, kept small where the samples leave them open."""
-    penalty = RIDGE * len(features) * np.eye(features.shape[1])
-    return np.asarray(np.linalg.solve(features.T @ features + penalty, features.T @ values))
+def least_squares(features: Array, values: Array, weights: Array) -> Array:
+    """The coefficients of a sum of features, kept small where the samples leave them open.
+
+    Args:
+        features: Shape (samples, terms).
+        values: Shape (samples,).
+        weights: How much the square of each sample's error counts, shape (samples,).
+    """
+    weighted = features * weights[:, None]
+    penalty = RIDGE * weights.sum() * np.eye(features.shape[1])
+    return np.asarray(np.linalg.solve(weighted.T @ features + penalty, weighted.T @ values))
