@@ -162,7 +162,7 @@ class FinetuneSection(Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1)
-    schedule: str = "cosine"
+    schedule: str = "llr"
     original_epochs: int = Field(100, ge=1)
     average: float = Field(0.0, ge=0, lt=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
