@@ -156,9 +156,9 @@ def _short(speed: Speed) -> list[str]:
     if speed.reached:
         return []
     best = speed.attempts[-1].speedup
-    slowest = sorted(speed.layers, key=lambda name: -speed.layers[name])[:5]
-    shares = ", ".join(f"{name} {speed.layers[name] / sum(speed.layers.values()):.0%}" for name in slowest)
-    left = f"; most of what is left is in {shares}" if shares else ""
+    slowest, total = sorted(speed.layers, key=lambda name: -speed.layers[name])[:5], sum(speed.layers.values())
+    shares = ", ".join(f"{name} {speed.layers[name] / total:.0%}" for name in slowest if total)
+    left = f"; most of what is left is in {shares or 'no layer of the table'}" if speed.layers else ""
     return [f"a speed-up of {speed.target:.2f} is out of reach: {best.median:.2f} is the most that was measured{left}"]
 
 

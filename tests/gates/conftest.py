@@ -45,7 +45,7 @@ def digits() -> Digits:
     data = load_data(DataSection.model_validate({"source": "digits", "batch_size": 64}), SHAPE, 0)
     torch.manual_seed(0)
     model = digits_resnet(width=8)
-    training = FinetuneSection.model_validate({"epochs": 8, "lr": 0.05, "distill": False})
+    training = FinetuneSection.model_validate({"epochs": 8, "lr": 0.05, "distill": False, "schedule": "cosine"})
     finetune(model, None, data.train or (), training)
     model.eval()
     groups = find_groups(model, torch.zeros(1, *SHAPE))
