@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -220,20 +220,29 @@ def check(
 
 @app.command()
 def methods(as_json: Json = False) -> None:
-    """List every selection method and every learned gate: its name, what it is, its paper."""
+    """List every selection method and every learned gate: its name, what it is, its options, its paper."""
     from compressor.gates.base import Gate
-    from compressor.plugins import discover
+    from compressor.gates.settings import gate_options
+    from compressor.plugins import discover, options_of
     from compressor.selection.base import Method
 
-    known: list[type[Method] | type[Gate]] = [
-        *discover("compressor.selection", Method).values(),
-        *discover("compressor.gates", Gate).values(),
+    known: list[tuple[type[Method] | type[Gate], dict[str, Any]]] = [
+        *((method, options_of(method)) for method in discover("compressor.selection", Method).values()),
+        *((gate, gate_options(gate)) for gate in discover("compressor.gates", Gate).values()),
     ]
-    found = [{"name": method.name, "summary": method.summary, "paper": method.paper} for method in known]
     if as_json:
-        _print_json(found)
-    else:
-        _print_table(("Method", "What it is", "Paper"), [tuple(method.values()) for method in found])
+        _print_json([{"name": m.name, "summary": m.summary, "options": own, "paper": m.paper} for m, own in known])
+        return
+    shown: list[tuple[str, ...]] = []
+    for method, own in known:
+        defaults = ", ".join(f"{name}: {_plain(value)}" for name, value in own.items())
+        shown.append((method.name, method.summary, defaults, method.paper))
+    _print_table(("Method", "What it is", "Options and defaults", "Paper"), shown)
+
+
+def _plain(value: Any) -> str:
+    """A default as a recipe writes it."""
+    return value if isinstance(value, str) else "found" if value is None else json.dumps(value)
 
 
 def main() -> NoReturn:

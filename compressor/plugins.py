@@ -6,8 +6,8 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable
-from inspect import isabstract
-from typing import TypeVar
+from inspect import isabstract, signature
+from typing import Any, TypeVar
 
 from compressor.errors import InputError
 
@@ -41,6 +41,12 @@ def find(package: str, base: type[T], name: str, *, where: str) -> type[T]:
     if name in known:
         return known[name]
     raise unknown(name, known, where=where)
+
+
+def options_of(kind: type[Any]) -> dict[str, Any]:
+    """What a recipe can set of a plug-in, with the defaults."""
+    own = signature(kind).parameters.values()
+    return {option.name: option.default for option in own if option.default is not option.empty}
 
 
 def unknown(name: str, known: Iterable[str], *, where: str) -> InputError:

@@ -32,7 +32,7 @@ LARGE_BYTES = 2**28
 """Outputs of a layer from which on freed memory is given back at once; that takes time."""
 NEGLIGIBLE = 1e-6
 WIDE = 5_000
-ROWS_PER_INPUT, FEWEST_ROWS, ROWS_OF_WIDE = 4, 8_192, 2_048
+ROWS_PER_INPUT, ROWS_PER_IMAGE, FEWEST_ROWS, ROWS_OF_WIDE = 4, 16, 8_192, 2_048
 
 Cuts = dict[str, list[tuple[Slice, tuple[int, ...]]]]
 
@@ -79,7 +79,7 @@ def refit(
     """
     fitted = copy.deepcopy(model)
     cuts = _cuts(fitted, plan)
-    solver = _Solver(fitted, cuts, groups, seed)
+    solver = _Solver(fitted, cuts, groups, sum(len(batch[0]) for batch in images), seed)
     done: list[Refit] = []
     trim()
     for calls in in_step(model, fitted, images, set(cuts)):
@@ -107,8 +107,8 @@ def _cuts(model: nn.Module, plan: Plan) -> Cuts:
 
 
 class _Solver:
-    def __init__(self, model: nn.Module, cuts: Cuts, groups: Groups, seed: int) -> None:
-        self.model, self.cuts, self.norms, self.seed = model, cuts, groups.norms, seed
+    def __init__(self, model: nn.Module, cuts: Cuts, groups: Groups, images: int, seed: int) -> None:
+        self.model, self.cuts, self.norms, self.images, self.seed = model, cuts, groups.norms, images, seed
         self.parameters = dict(model.named_parameters())
         self.repeated = groups.repeated
 
@@ -156,7 +156,8 @@ class _Solver:
 
     def _rows(self, calls: Sequence[tuple[WeightCall, WeightCall]], read: Tensor) -> tuple[Tensor, Tensor]:
         """Some inputs of the network in work, and outputs of the dense one, at the same places."""
-        rows = ROWS_OF_WIDE if len(read) > WIDE else max(ROWS_PER_INPUT * len(read), FEWEST_ROWS)
+        enough = max(ROWS_PER_INPUT * len(read), ROWS_PER_IMAGE * self.images, FEWEST_ROWS)
+        rows = ROWS_OF_WIDE if len(read) > WIDE else enough
         limit = -(-rows // len(calls))
         xs, ys = [], []
         for number, (dense, other) in enumerate(calls):

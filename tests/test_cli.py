@@ -260,7 +260,11 @@ def test_benchmark_prints_a_row_per_file_and_warns_on_stderr(command, measured) 
 
 def test_methods_are_listed(command) -> None:
     listed = json.loads(command("methods", "--json").out)
-    assert all(set(method) == {"name", "summary", "paper"} for method in listed)
+    assert all(set(method) == {"name", "summary", "options", "paper"} for method in listed)
+    options = {method["name"]: method["options"] for method in listed}
+    assert options["imitation"] == {"metric": "batch_norm"}
+    assert options["dep_l0"] | {"order": "forward", "init": "open", "lambda": None} == options["dep_l0"]
+    assert "lambda" not in options["dsc"]
     text = command("methods").out
     assert all(method["name"] in text for method in listed)
 

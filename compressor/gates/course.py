@@ -98,7 +98,7 @@ class Course(nn.Module):
         self.register_buffer("average", torch.zeros(units))
         self.register_buffer("begin", torch.ones(()))
         self.register_buffer("hard", torch.zeros(units))
-        self.register_buffer("movement", torch.zeros(phases.epochs, 2, len(gate.sizes)))
+        self.register_buffer("movement", torch.zeros(phases.epochs, 2, len(gate.sizes)), persistent=False)
 
     def forward(self, *inputs: Any) -> Any:
         """One pass of training; the penalty belongs to it."""
@@ -123,13 +123,14 @@ class Course(nn.Module):
             self.gated.fold(self.gate.scale(self.hard))
         return self.gated.model
 
-    def get_extra_state(self) -> Tensor:
-        """The number of steps done."""
-        return torch.tensor(self.step)
+    def get_extra_state(self) -> dict[str, Any]:
+        """What has happened so far: no weights, so nothing that an average of weights is to touch."""
+        return {"step": self.step, "movement": self.movement}
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Go on after so many steps."""
-        self.step = int(state)
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.step = state["step"]
+        self.movement.copy_(state["movement"])
 
     def _learn(self, inputs: Sequence[Any], progress: float) -> Tensor:
         target = self._annealed(inputs, progress)

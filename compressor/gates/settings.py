@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,8 +27,8 @@ class GateSettings(Section):
 
     init: str = "open"
     price: float | None = Field(None, alias="lambda", gt=0)
-    warmup: float = Field(0.1, ge=0, lt=0.5)
-    harden: float = Field(0.25, ge=0, lt=0.5)
+    warmup: float = Field(0.05, ge=0, lt=0.5)
+    harden: float = Field(0.45, ge=0, lt=0.5)
 
 
 EPOCHS = 2
@@ -42,6 +41,14 @@ def is_gate(section: CompressSection) -> bool:
     return section.method in plugins.discover("compressor.gates", Gate)
 
 
+def gate_options(kind: type[Gate]) -> dict[str, Any]:
+    """The options of a gate with their defaults: its own, and those that all have."""
+    shared = {field.alias or name: field.default for name, field in GateSettings.model_fields.items()}
+    if not kind.steered:
+        del shared["lambda"]
+    return plugins.options_of(kind) | shared
+
+
 def read_gate(section: CompressSection) -> tuple[MakeGate, GateSettings]:
     """Return what makes the gate, from the sizes of the groups, and how it is to learn.
 
@@ -49,14 +56,14 @@ def read_gate(section: CompressSection) -> tuple[MakeGate, GateSettings]:
         InputError: an option is unknown or has no such value.
     """
     kind = plugins.find("compressor.gates", Gate, section.method, where="compress.method")
-    own = set(list(inspect.signature(kind).parameters)[1:])
+    own = set(plugins.options_of(kind))
     given: dict[str, Any] = dict(section.options)
     shared = {name: given.pop(name) for name in list(given) if name not in own}
     try:
         settings = GateSettings.model_validate(shared)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        known = ", ".join(sorted(own | {field.alias or name for name, field in GateSettings.model_fields.items()}))
+        known = ", ".join(sorted(gate_options(kind)))
         problem, cure = f"'{section.method}': {first['msg']}", f"the options of '{section.method}' are: {known}"
         raise InputError(problem, where=f"compress.options.{first['loc'][0]}", cure=cure) from error
     if settings.price is not None and not kind.steered:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from compressor.gates.base import OPEN, FreeGate
@@ -11,7 +12,10 @@ from compressor.gates.straight import EqualGradients, through
 
 
 class StraightThrough(FreeGate):
-    """Gates without chance. The gradients of the groups are made equally large before they reach the logits."""
+    """Steps of the logits and logistic noise, without which gates that are alike close all at once.
+
+    The gradients of the groups are made equally large before they reach the logits.
+    """
 
     name: ClassVar[str] = "ste"
     summary: ClassVar[str] = "step gates with straight-through gradients, normalised per group"
@@ -19,10 +23,15 @@ class StraightThrough(FreeGate):
     bound: ClassVar[float] = OPEN
 
     def sample(self, logits: Tensor) -> Tensor:
-        return EqualGradients.apply(self.probability(logits), self.sizes)
+        u = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
+        return EqualGradients.apply(_straight(self.value(logits + u.logit()), logits), self.sizes)
 
     def value(self, logits: Tensor) -> Tensor:
         return (logits > 0).to(logits.dtype)
 
     def probability(self, logits: Tensor) -> Tensor:
-        return through((logits > 0).to(logits.dtype), logits / OPEN)
+        return _straight(torch.sigmoid(logits), logits)
+
+
+def _straight(gates: Tensor, logits: Tensor) -> Tensor:
+    return through(gates, logits / OPEN)

@@ -29,8 +29,10 @@ from compressor.training.loop import count_batches, fit
 from compressor.training.objective import Objective
 from compressor.training.trainer import Batch
 
-UNLIKE_FINETUNING = {"compile": False, "schedule": "cosine", "average": 0.0}
-"""What a step does changes with its number, nothing has been cut yet, and gates are no weights to be averaged."""
+UNLIKE_FINETUNING = {"compile": False, "schedule": "constant"}
+"""What a step does changes with its number; and the learning rate falls when the final units are fine-tuned."""
+AVERAGED = 0.5
+"""Share of the steps with fixed gates over which the weights are averaged: they come out of a high learning rate."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def train_gates(
         InputError: The gates close everything or nothing, or what `finetune` raises.
     """
     torch.manual_seed(seed)
-    settings = settings.model_copy(update=UNLIKE_FINETUNING)
+    settings = settings.model_copy(update=UNLIKE_FINETUNING | {"average": AVERAGED * options.harden})
     gate = make([group.size for group in groups])
     if first is not None:
         gate.start(logits_of(groups, first, budget.widths(groups, first)))

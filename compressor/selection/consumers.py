@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressor.factor import factor
 from compressor.gram import precision
@@ -14,34 +14,19 @@ from compressor.selection.moments import Moments, columns_of
 from compressor.structure.groups import ChannelGroup, Groups, Slice
 
 
-def is_centred(model: nn.Module, groups: Groups, moments: Moments) -> bool:
+def is_centred(groups: Groups, moments: Moments) -> bool:
     """True where a change of the mean output can be absorbed, by a bias or by the batch norm that follows."""
     return moments.call.bias is not None or moments.call.layer in groups.norms
 
 
-def output_scale(model: nn.Module, groups: Groups, moments: Moments) -> Tensor:
-    """Weight of the error of each output, (groups, outputs): what the batch norm that follows makes of it, else 1."""
-    shape = moments.weight.shape[:2]
-    norm = groups.norms.get(moments.call.layer)
-    if norm is None:
-        return torch.ones(shape, dtype=torch.float64)
-    module = model.get_submodule(norm)
-    assert isinstance(module.running_var, Tensor) and isinstance(module.eps, float)
-    scale = (module.running_var.double() + module.eps).rsqrt()
-    if isinstance(module.weight, Tensor):
-        scale = scale * module.weight.detach().double().abs()
-    return scale.reshape(shape)
-
-
-def covariances(model: nn.Module, groups: Groups, group: ChannelGroup, moments: dict[str, Moments]) -> list[Covariance]:
+def covariances(groups: Groups, group: ChannelGroup, moments: dict[str, Moments]) -> list[Covariance]:
     """One covariance for every consumer of the group (and every convolution group of it), outputs of unit energy."""
     found = []
     for cut in group.slices:
         if cut.role == "consumer" and cut.tensor in moments:
             own = moments[cut.tensor]
-            scale = output_scale(model, groups, own)
             for g, members in owned(own, cut).items():
-                found.append(covariance(own, g, members, is_centred(model, groups, own), scale[g]))
+                found.append(covariance(own, g, members, is_centred(groups, own), own.scale[g]))
     total = sum(c.energy for c in found) or 1.0
     for c in found:
         c.cross /= total**0.5

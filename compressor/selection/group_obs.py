@@ -26,7 +26,7 @@ class GroupOBS(Imitating):
     paper = "after Frantar and Alistarh, Optimal Brain Compression, NeurIPS 2022, for groups"
 
     def rank_group(self, calibration: Calibration, group: ChannelGroup, moments: dict[str, Moments]) -> Ranking:
-        parts = covariances(calibration.model, calibration.groups, group, moments)
+        parts = covariances(calibration.groups, group, moments)
         states = [_Elimination(part) for part in parts]
         left = set(range(group.size))
         dropped: list[int] = []

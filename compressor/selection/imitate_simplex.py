@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compressor.selection.base import Calibration, Ranking
-from compressor.selection.consumers import is_centred, output_scale, owned
+from compressor.selection.consumers import is_centred, owned
 from compressor.selection.imitating import Imitating
 from compressor.selection.moments import Moments
 from compressor.structure.groups import ChannelGroup, Groups
@@ -30,18 +30,18 @@ class ImitateSimplex(Imitating):
     paper = "Ye et al., Greedy Optimization Provably Wins the Lottery, NeurIPS 2020 (arXiv 2010.15969), local imitation"
 
     def rank_group(self, calibration: Calibration, group: ChannelGroup, moments: dict[str, Moments]) -> Ranking:
-        return _ranking(group, gram(calibration, calibration.groups, group, moments))
+        return _ranking(group, gram(calibration.groups, group, moments))
 
 
-def gram(calibration: Calibration, groups: Groups, group: ChannelGroup, moments: dict[str, Moments]) -> Tensor:
+def gram(groups: Groups, group: ChannelGroup, moments: dict[str, Moments]) -> Tensor:
     """Covariances of what the units contribute to the outputs of their consumers, (units, units)."""
     total = torch.zeros(group.size, group.size, dtype=torch.float64)
     for cut in group.slices:
         if cut.role != "consumer" or cut.tensor not in moments:
             continue
         own = moments[cut.tensor]
-        center = is_centred(calibration.model, groups, own)
-        weight = own.weight * output_scale(calibration.model, groups, own)[:, :, None]
+        center = is_centred(groups, own)
+        weight = own.weight * own.scale[:, :, None]
         mine = torch.zeros_like(total)
         for g, members in owned(own, cut).items():
             index = torch.cat(list(members.values()))

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+from compressor.errors import InputError
 from compressor.selection.base import Calibration, Method, Ranking
+from compressor.selection.metrics import METRICS
 from compressor.selection.moments import Moments, collect_moments
 from compressor.selection.prices import price
 from compressor.structure.groups import ChannelGroup
 
 
 class Imitating(Method):
-    """One pass over the images gives the moments; orders and errors are linear algebra; prices are those of `price`."""
+    """One pass over the images gives the moments; orders and errors are linear algebra; prices are those of `price`.
+
+    Args:
+        metric: What an error in an output of a consumer counts: what the `batch_norm` that follows makes of it, or what
+            the whole network makes of it, to second order (`kfac`).
+    """
+
+    def __init__(self, metric: str = "batch_norm") -> None:
+        if metric not in METRICS:
+            cure = f"choose one of: {', '.join(METRICS)}"
+            raise InputError(f"'metric: {metric}' cannot be", where="compress.options", cure=cure)
+        self.metric = METRICS[metric]
 
     def rank(self, calibration: Calibration) -> dict[str, Ranking]:
         moments = moments_of(calibration)
+        for name, scale in self.metric(calibration, moments).items():
+            moments[name].scale = scale
         rankings = {}
         for number, group in enumerate(calibration.groups):
             rankings[group.name] = self.rank_group(calibration, group, moments)

@@ -22,7 +22,7 @@ class Imitation(Imitating):
     paper = "after arXiv 2010.15969 (greedy imitation), with the refit of column subset selection"
 
     def rank_group(self, calibration: Calibration, group: ChannelGroup, moments: dict[str, Moments]) -> Ranking:
-        parts = covariances(calibration.model, calibration.groups, group, moments)
+        parts = covariances(calibration.groups, group, moments)
         order, errors = select(parts, group.size)
         if group.blocks:
             order = list(group.balanced(order))

@@ -33,6 +33,7 @@ class Moments:
         total: Sum of x, (groups, inputs).
         rows: Number of rows summed up.
         call: What the consumer is, without what ran through it.
+        scale: What an error of each output counts, (groups, outputs).
         wide: True where the rows are kept instead of `gram`.
         kept_rows: Those rows, or rows that wait to be added to `gram` in a larger block.
     """
@@ -41,6 +42,7 @@ class Moments:
     gram: Tensor
     total: Tensor
     call: WeightCall
+    scale: Tensor
     rows: int = 0
     wide: bool = False
     kept_rows: list[Tensor] = field(default_factory=list)
@@ -157,7 +159,8 @@ def _empty(call: WeightCall) -> Moments:
     groups, _, inputs = weight.shape
     wide = inputs > WIDE
     gram = torch.zeros(groups, *([0, 0] if wide else [inputs, inputs]), dtype=precision(inputs))
-    return Moments(weight, gram, weight.new_zeros(groups, inputs), replace(call, input=None, output=None), wide=wide)
+    total, scale = weight.new_zeros(groups, inputs), weight.new_ones(weight.shape[:2])
+    return Moments(weight, gram, total, replace(call, input=None, output=None), scale, wide=wide)
 
 
 def columns_of(moments: Moments, cut: Slice) -> list[list[tuple[int, Tensor]]]:

@@ -12,8 +12,7 @@ from compressor.selection.consumers import covariance, is_centred, owned, reads_
 from compressor.selection.fit import Nested
 from compressor.selection.moments import Moments
 from compressor.structure.groups import ChannelGroup, Groups, Slice
-from compressor.structure.linear import write_matrix
-from compressor.structure.watch import WeightCall
+from compressor.structure.linear import viewed, write_matrix
 
 
 def narrowed(
@@ -34,21 +33,15 @@ def narrowed(
         if cut.role != "consumer" or cut.tensor not in moments:
             continue
         own = moments[cut.tensor]
-        differences = _resolved(own, cut, is_centred(model, groups, own), order, widths)
+        differences = _resolved(own, cut, is_centred(groups, own), order, widths)
         for change, difference in zip(changes, differences, strict=True):
             tensor = change.setdefault(cut.tensor, torch.zeros_like(tensors[cut.tensor]))
-            write_matrix(_on(own.call, tensors[cut.tensor], tensor), difference)
+            call = own.call
+            write_matrix(replace(call, operand=viewed(call, tensors[cut.tensor], tensor)), difference)
             shift = -torch.einsum("gop,gp->go", difference, own.mean.to(difference.dtype)).flatten()
             for name, sign in _shifted(groups, own).items():
                 change[name] = (sign * shift).to(tensors[name].dtype)
     return changes
-
-
-def _on(call: WeightCall, tensor: Tensor, other: Tensor) -> WeightCall:
-    """The call, with its view of the weight on another tensor of the same layout."""
-    view = call.operand
-    offset = int(view.storage_offset()) - int(tensor.storage_offset())
-    return replace(call, operand=other.as_strided(view.shape, view.stride(), offset))
 
 
 def _resolved(moments: Moments, cut: Slice, center: bool, order: Sequence[int], widths: Sequence[int]) -> list[Tensor]:

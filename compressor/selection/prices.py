@@ -44,8 +44,7 @@ def price(calibration: Calibration, rankings: Mapping[str, Ranking], moments: di
     beyond these widths, the logarithm of the price is linear in the logarithm of the error.
     """
     groups = calibration.groups
-    total = sum(len(batch[0]) for batch in calibration.images)
-    images = _last(calibration.images, min(MOST_IMAGES, max(FEWEST_IMAGES, total // PART)))
+    images = held_out(calibration)
     points: dict[str, list[tuple[float, float]]] = {group.name: [] for group in groups}
     waiting: list[Cut] = []
 
@@ -66,6 +65,12 @@ def price(calibration: Calibration, rankings: Mapping[str, Ranking], moments: di
     if waiting:
         settle()
     return {name: Ranking(r.order, _curve(r.error, points[name])) for name, r in rankings.items()}
+
+
+def held_out(calibration: Calibration) -> list[tuple[Tensor, ...]]:
+    """The images that prices are taken on."""
+    total = sum(len(batch[0]) for batch in calibration.images)
+    return _last(calibration.images, min(MOST_IMAGES, max(FEWEST_IMAGES, total // PART)))
 
 
 def _last(images: Sequence[tuple[Tensor, ...]], most: int) -> list[tuple[Tensor, ...]]:

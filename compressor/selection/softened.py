@@ -44,9 +44,9 @@ def divergences(
     stacked = {name: torch.stack([changes[i][name].flatten() for i in rows[name]]) for name in names}
     size = max(1, STACK_BYTES // (4 * max(1, sum(stack.shape[1] for stack in stacked.values()))))
     squares, count = torch.zeros(len(changes), dtype=torch.float64), sum(len(batch[0]) for batch in images)
-    for gradients in _stacks(_gradients(model, names, images, seed), size):
-        effects = torch.zeros(len(changes), len(gradients[0]), dtype=torch.float64)
-        for name, gradient in zip(names, gradients, strict=False):
+    for found in _stacks(gradients(model, names, images, seed), size):
+        effects = torch.zeros(len(changes), len(found[0]), dtype=torch.float64)
+        for name, gradient in zip(names, found, strict=False):
             effects[rows[name]] += (stacked[name] @ gradient.flatten(1).t()).double().cpu()
         squares += effects.square().sum(1)
     return (squares / (2 * count)).tolist()
@@ -70,7 +70,7 @@ def _stacks(gradients: Iterator[list[Tensor]], size: int) -> Iterator[list[Tenso
         yield [torch.stack(parts) for parts in zip(*waiting, strict=True)]
 
 
-def _gradients(
+def gradients(
     model: nn.Module, names: Sequence[str], images: Sequence[tuple[Any, ...]], seed: int
 ) -> Iterator[list[Tensor]]:
     """Gradients of `v * outputs` by the named tensors, pair by pair; one of three where the number is odd."""

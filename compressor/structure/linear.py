@@ -103,6 +103,13 @@ def _by_group(picked: Tensor, groups: int) -> Tensor:
     return split.permute(1, 0, 3, 2, 4).reshape(groups, images * places, -1)
 
 
+def viewed(call: WeightCall, tensor: Tensor, other: Tensor) -> Tensor:
+    """What the call sees of its weight `tensor`, seen of another tensor of the same layout."""
+    view = call.operand
+    offset = int(view.storage_offset()) - int(tensor.storage_offset())
+    return other.as_strided(view.shape, view.stride(), offset)
+
+
 def read_matrix(call: WeightCall) -> Tensor:
     """The weight as (groups, outputs of a group, inputs of a group), a copy."""
     weight = call.operand.detach()

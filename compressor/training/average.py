@@ -8,6 +8,12 @@ import torch
 from torch import Tensor, nn
 
 
+def floating(model: nn.Module) -> list[Tensor]:
+    """All floating-point weights and statistics of a network."""
+    state = model.state_dict().values()
+    return [value for value in state if isinstance(value, Tensor) and value.is_floating_point()]
+
+
 class Average:
     """A running mean of all floating-point weights and statistics of a network.
 
@@ -16,7 +22,7 @@ class Average:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._live = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+        self._live = floating(model)
         self._mean: list[Tensor] = []
         self._count = 0
 

@@ -19,7 +19,7 @@ from compressor import ranks
 from compressor.errors import InputError
 from compressor.interruption import Interruption
 from compressor.recipe import FinetuneSection
-from compressor.training.average import Average
+from compressor.training.average import Average, floating
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.history import Epoch, History, Progress
 from compressor.training.meter import Meter
@@ -196,5 +196,4 @@ class Trainer:
 
 
 def _finite(model: nn.Module) -> bool:
-    tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
-    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+    return bool(torch.stack([tensor.isfinite().all() for tensor in floating(model)]).all())

@@ -38,7 +38,7 @@ def random_covariance() -> torch.Tensor:
 def test_costs_of_elimination_are_what_solving_again_loses(kind: str) -> None:
     given = calibration(kind)
     group = given.groups[0]
-    for part in covariances(given.model, given.groups, group, moments_of(given)):
+    for part in covariances(given.groups, group, moments_of(given)):
         state, gone = _Elimination(part), []
         own = state.inverse.inverse()
 
@@ -139,7 +139,7 @@ def test_mixtures_keep_weights_on_the_simplex_and_know_their_error() -> None:
 def test_contributions_add_up_to_what_the_consumers_deliver() -> None:
     given = calibration("plain")
     for group in given.groups:
-        assert float(gram(given, given.groups, group, moments_of(given)).sum()) == pytest.approx(1)
+        assert float(gram(given.groups, group, moments_of(given)).sum()) == pytest.approx(1)
 
 
 def doctored(name: str) -> Calibration:
