@@ -1,9 +1,12 @@
-"""Memory that Python and torch have freed goes back to the system."""
+"""Memory that Python and torch have freed serves others: other threads, or the system."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+
+ARENA_MAX = -8
+"""What glibc calls the number of pools that threads allocate from (M_ARENA_MAX of mallopt)."""
 
 
 def trim() -> None:
@@ -11,8 +14,14 @@ def trim() -> None:
 
     The allocator of glibc keeps freed blocks for the thread that freed them, gigabytes after passes in many threads.
     """
-    if sys.platform != "linux":
-        return
-    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if release is not None:
-        release(0)
+    _call("malloc_trim", 0)
+
+
+def pool() -> None:
+    """Let threads that begin from now on allocate from one pool, so that what one of them frees serves the others."""
+    _call("mallopt", ARENA_MAX, 1)
+
+
+def _call(name: str, *arguments: int) -> None:
+    if sys.platform == "linux" and (function := getattr(ctypes.CDLL(None), name, None)) is not None:
+        function(*arguments)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compressor.factor import factor
 from compressor.gram import gram
 from compressor.lockstep import in_step
-from compressor.memory import trim
+from compressor.memory import pool, trim
 from compressor.structure.groups import Groups, Slice
 from compressor.structure.linear import draw_places, read_inputs, read_matrix, read_outputs, unit_columns, write_matrix
 from compressor.structure.mask import zero_columns
@@ -81,6 +81,7 @@ def refit(
     cuts = _cuts(fitted, plan)
     solver = _Solver(fitted, cuts, groups, sum(len(batch[0]) for batch in images), seed)
     done: list[Refit] = []
+    pool()
     trim()
     for calls in in_step(model, fitted, images, set(cuts)):
         done.append(solver.solve(calls))

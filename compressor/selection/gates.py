@@ -173,8 +173,8 @@ class Gated:
         self._size = group.size
         self._recording, self._owners, self._values = recording, owners, values
         self._counts = torch.zeros(group.size)
-        self._heads = {node: head for node in owners if (head := self._head(node)) is not None}
-        self._rest = [node for node in nodes if node not in self._heads]
+        self._rest, self._heads = nodes, dict[fx.Node, Head]()
+        self._mapped = False
 
     def map(self, function: Callable[[list[Tensor]], Tensor], counts: Tensor, units: Tensor, scale: float) -> Tensor:
         """Apply a function to the outputs for many settings: gates `scale * counts`, in each one unit once more.
@@ -188,6 +188,7 @@ class Gated:
         Returns:
             The results, stacked.
         """
+        self._prepare()
         self._count(counts)
         gates = scale * (counts + torch.eye(len(counts))[units])
         heads = [head.constant + scale * (head.sum + head.parts[units]) for head in self._heads.values()]
@@ -197,6 +198,13 @@ class Gated:
         """The outputs for one setting of the gates."""
         heads = [head.constant + torch.tensordot(gate, head.parts, 1) for head in self._heads.values()]
         return self._run(gate, heads)
+
+    def _prepare(self) -> None:
+        """Take apart the operations that are affine in the gates: that pays where there are many settings."""
+        if not self._mapped:
+            self._mapped = True
+            self._heads = {node: head for node in self._owners if (head := self._head(node)) is not None}
+            self._rest = [node for node in self._rest if node not in self._heads]
 
     def _run(self, gate: Tensor, heads: Sequence[Tensor]) -> list[Tensor]:
         values = {**self._values, **dict(zip(self._heads, heads, strict=True))}

@@ -19,7 +19,7 @@ from compressor.structure.watch import Watch, WeightCall, evaluating
 WIDE = 5_000
 RIDGE, FEW_ROWS_RIDGE = 1e-4, 1e-2
 """Shares of the mean of the diagonal."""
-ROWS_PER_INPUT, FEWEST_ROWS, ROWS_OF_WIDE = 2, 8_192, 2_048
+ROWS_PER_INPUT, FEWEST_ROWS, ROWS_OF_WIDE = 1.5, 4_096, 2_048
 
 
 @dataclass
@@ -126,7 +126,7 @@ def collect_moments(
             found[call.weight] = _empty(call)
         moments = found[call.weight]
         inputs = moments.weight.shape[2]
-        wanted_rows = ROWS_OF_WIDE if moments.wide else max(ROWS_PER_INPUT * inputs, FEWEST_ROWS)
+        wanted_rows = ROWS_OF_WIDE if moments.wide else max(round(ROWS_PER_INPUT * inputs), FEWEST_ROWS)
         limit = -(-wanted_rows * batch_size // count)
         moments.add(read_inputs(call, draw_places(call, limit, generator)))
 
