@@ -68,7 +68,8 @@ def covariance(
     own = moments.weight[g][:, columns].to(matrix.dtype) * torch.as_tensor(scale, dtype=matrix.dtype).reshape(-1, 1)
     cross = matrix @ own.t()
     energy = float((own.t() * cross).sum(dtype=torch.float64).clamp_min(0))
-    return Covariance(matrix, cross, energy, len(next(iter(members.values()))), torch.tensor(list(members)))
+    area = len(next(iter(members.values())))
+    return Covariance(matrix, cross, energy, area, torch.tensor(list(members)), moments.ridge)
 
 
 def reads_others(moments: Moments, columns: Tensor) -> bool:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from compressor.factor import factor
 
-RIDGE = 1e-4
 LARGE, ROUNDS = 128, 32
 """Units from which on a group is ordered in rounds, and how many of these."""
 FORGOTTEN = 0.25
@@ -32,6 +31,7 @@ class Covariance:
         energy: Mean squared output: the error with nothing selected.
         area: Columns of one unit.
         units: The units that have columns here.
+        ridge: Share of the mean of the diagonal that makes solving safe.
     """
 
     matrix: Tensor
@@ -39,6 +39,7 @@ class Covariance:
     energy: float
     area: int
     units: Tensor
+    ridge: float
 
 
 class Nested:
@@ -49,10 +50,9 @@ class Nested:
     Args:
         covariance: The consumer.
         order: The units, the first ones to be kept first; of those that are never kept none need be given.
-        ridge: Share of the mean of the diagonal that is added to it.
     """
 
-    def __init__(self, covariance: Covariance, order: Sequence[int], ridge: float) -> None:
+    def __init__(self, covariance: Covariance, order: Sequence[int]) -> None:
         place = {int(unit): i for i, unit in enumerate(covariance.units)}
         here = [place[unit] for unit in order if unit in place]
         self._ends = [0]
@@ -61,7 +61,7 @@ class Nested:
         self.columns = _columns(here, covariance.area)
         matrix = covariance.matrix[self.columns][:, self.columns]
         scale = float(covariance.matrix.diagonal().mean().clamp_min(1e-30))
-        self._factor = factor(matrix, ridge * scale)
+        self._factor = factor(matrix, covariance.ridge * scale)
         self._explained = torch.linalg.solve_triangular(self._factor, covariance.cross[self.columns], upper=False)
         self._energy = covariance.energy
 
@@ -84,7 +84,7 @@ class BlockGreedy:
         self.area, self.units = covariance.area, covariance.units
         self.matrix, self.cross = covariance.matrix, covariance.cross.clone()
         count, area = len(self.units), self.area
-        self.ridge = RIDGE * float(self.matrix.diagonal().mean().clamp_min(1e-30))
+        self.ridge = covariance.ridge * float(self.matrix.diagonal().mean().clamp_min(1e-30))
         blocks = self.matrix.unflatten(0, (count, area)).unflatten(2, (count, area))
         own = torch.arange(count)
         self.diagonal = blocks[own, :, own, :].clone() + self.ridge * torch.eye(area, dtype=self.matrix.dtype)
@@ -232,7 +232,7 @@ def select(parts: Sequence[Covariance], size: int) -> tuple[list[int], list[floa
 
 def errors_of(parts: Sequence[Covariance], order: Sequence[int]) -> list[float]:
     """The error with the first 0, 1, … units of a given order."""
-    each = [Nested(part, order, RIDGE).errors() for part in parts]
+    each = [Nested(part, order).errors() for part in parts]
     return _falling([sum(errors) for errors in zip(*each, strict=True)])
 
 

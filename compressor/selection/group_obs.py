@@ -8,7 +8,7 @@ from torch import Tensor
 from compressor.factor import factor
 from compressor.selection.base import Calibration, Ranking
 from compressor.selection.consumers import covariances
-from compressor.selection.fit import RIDGE, Covariance
+from compressor.selection.fit import Covariance
 from compressor.selection.imitating import Imitating
 from compressor.selection.moments import Moments
 from compressor.structure.groups import ChannelGroup
@@ -59,7 +59,7 @@ class _Elimination:
         self.place = {int(unit): i for i, unit in enumerate(covariance.units)}
         self.units = covariance.units
         matrix = covariance.matrix.double()
-        chol = factor(matrix, RIDGE * float(matrix.diagonal().mean().clamp_min(1e-30)))
+        chol = factor(matrix, covariance.ridge * float(matrix.diagonal().mean().clamp_min(1e-30)))
         self.inverse = torch.cholesky_inverse(chol)
         self.weight = torch.cholesky_solve(covariance.cross.double(), chol)
         self.gone = torch.zeros(len(self.units), dtype=torch.bool)

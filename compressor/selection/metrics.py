@@ -49,14 +49,7 @@ def kfac(calibration: Calibration, moments: Mapping[str, Moments]) -> Scales:
             matrix = read_matrix(replace(call, operand=viewed(call, tensors[name], gradient.contiguous())))
             sums[name] += matrix.double().square().sum(2)
     count = sum(len(batch[0]) for batch in images)
-    return {name: (sums[name] / count / _power(own)).sqrt() for name, own in moments.items()}
+    return {name: (sums[name] / count / own.power.clamp_min(1e-30)[:, None]).sqrt() for name, own in moments.items()}
 
 
 METRICS: dict[str, Callable[[Calibration, Mapping[str, Moments]], Scales]] = {"batch_norm": batch_norm, "kfac": kfac}
-
-
-def _power(moments: Moments) -> Tensor:
-    """Mean squared length of the inputs, (groups, 1)."""
-    if moments.wide:
-        return moments.kept_rows[0].double().square().sum(2).mean(1)[:, None].clamp_min(1e-30)
-    return (moments.gram.diagonal(dim1=1, dim2=2).double().sum(1) / moments.rows)[:, None].clamp_min(1e-30)

@@ -28,14 +28,15 @@ class Moments:
 
     Attributes:
         weight: The consumer as (groups, outputs, inputs), as it was in the dense network.
-        gram: Sum of x x^T, (groups, inputs, inputs), complete once all rows are in; empty for a consumer with too many
-            inputs, of which the rows are kept.
+        gram: Sum of (x - origin) (x - origin)^T, (groups, inputs, inputs), complete once all rows are in; empty for a
+            consumer with too many inputs, of which the rows are kept.
         total: Sum of x, (groups, inputs).
         rows: Number of rows summed up.
         call: What the consumer is, without what ran through it.
         scale: What an error of each output counts, (groups, outputs).
+        origin: The mean of the first rows, (groups, inputs): what varies little about a large mean keeps its digits.
         wide: True where the rows are kept instead of `gram`.
-        kept_rows: Those rows, or rows that wait to be added to `gram` in a larger block.
+        kept_rows: Those rows less the origin, or rows that wait to be added to `gram` in a larger block.
     """
 
     weight: Tensor
@@ -43,6 +44,7 @@ class Moments:
     total: Tensor
     call: WeightCall
     scale: Tensor
+    origin: Tensor
     rows: int = 0
     wide: bool = False
     kept_rows: list[Tensor] = field(default_factory=list)
@@ -60,9 +62,11 @@ class Moments:
 
     def add(self, x: Tensor) -> None:
         """Add rows of shape (groups, rows, inputs)."""
+        if not self.rows:
+            self.origin = x.mean(1)
         self.rows += x.shape[1]
         self.total += x.sum(1, dtype=torch.float64)
-        self.kept_rows.append(x)
+        self.kept_rows.append(x - self.origin[:, None])
         if not self.wide and sum(part.shape[1] for part in self.kept_rows) >= x.shape[2]:
             self.settle()
 
@@ -83,8 +87,31 @@ class Moments:
             sums = self.gram[group]
         else:
             sums = self.gram[group][index[:, None], index]
-        mean = self.mean[group][index].to(sums.dtype)
-        return torch.addr(sums, mean, mean, beta=1 / self.rows, alpha=-1 if center else 0)
+        mean = self.mean[group][index]
+        away = (mean - self.origin[group][index]).to(sums.dtype)
+        covariance = torch.addr(sums, away, away, beta=1 / self.rows, alpha=-1)
+        return covariance if center else covariance.addr_(mean.to(sums.dtype), mean.to(sums.dtype))
+
+    @property
+    def power(self) -> Tensor:
+        """Mean squared length of the inputs, (groups,)."""
+        if self.wide:
+            squares = self.kept_rows[0].double().square().sum((1, 2))
+        else:
+            squares = self.gram.diagonal(dim1=1, dim2=2).double().sum(1)
+        away = self.mean - self.origin
+        return squares / self.rows - away.square().sum(1) + self.mean.square().sum(1)
+
+    def move(self, origin: Tensor) -> None:
+        """Take another origin."""
+        away = self.origin.double() - origin
+        if self.wide:
+            self.kept_rows = [rows + away[:, None].to(rows.dtype) for rows in self.kept_rows]
+        else:
+            sums = self.total - self.rows * self.origin
+            for gram, a, s in zip(self.gram, away, sums, strict=True):
+                gram += (torch.outer(a, s) + torch.outer(s, a) + self.rows * torch.outer(a, a)).to(gram.dtype)
+        self.origin = origin
 
     def inverse(self, group: int, center: bool) -> tuple[Tensor, float]:
         """Inverse of the mean of x x^T (or of the covariance) with a ridge, in double precision, and that ridge."""
@@ -147,6 +174,7 @@ def collect_moments(
 
 def _sum_over_ranks(found: dict[str, Moments]) -> None:
     for moments in found.values():
+        moments.move(ranks.all_gather(moments.origin)[0])
         ranks.all_reduce_sum([moments.gram, moments.total])
         moments.rows = sum(ranks.all_gather(moments.rows))
         if moments.wide:
@@ -160,7 +188,7 @@ def _empty(call: WeightCall) -> Moments:
     wide = inputs > WIDE
     gram = torch.zeros(groups, *([0, 0] if wide else [inputs, inputs]), dtype=precision(inputs))
     total, scale = weight.new_zeros(groups, inputs), weight.new_ones(weight.shape[:2])
-    return Moments(weight, gram, total, replace(call, input=None, output=None), scale, wide=wide)
+    return Moments(weight, gram, total, replace(call, input=None, output=None), scale, total.float(), wide=wide)
 
 
 def columns_of(moments: Moments, cut: Slice) -> list[list[tuple[int, Tensor]]]:

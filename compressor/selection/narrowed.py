@@ -50,7 +50,7 @@ def _resolved(moments: Moments, cut: Slice, center: bool, order: Sequence[int], 
     for g, members in owned(moments, cut).items():
         columns = torch.cat(list(members.values()))
         part = covariance(moments, g, members, center)
-        nested = Nested(part, order[: max(widths, default=0)], moments.ridge)
+        nested = Nested(part, order[: max(widths, default=0)])
         others = spread(moments, g, columns, center) if reads_others(moments, columns) else None
         for change, width in zip(changes, widths, strict=True):
             solved = nested.weight(width).t().to(change.dtype)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
 from compressor.plugins import discover
 from compressor.selection import fit
@@ -64,7 +66,9 @@ def two_consumers(area: int, units: int = 24) -> list[Covariance]:
         rows = torch.randn(3 * columns, columns, dtype=torch.float64) @ torch.randn(columns, columns).double()
         matrix, weight = rows.t() @ rows / len(rows), torch.randn(5, columns, dtype=torch.float64)
         cross = matrix @ weight.t()
-        found.append(Covariance(matrix, cross, float((weight.t() * cross).sum()), area, torch.arange(first, units)))
+        found.append(
+            Covariance(matrix, cross, float((weight.t() * cross).sum()), area, torch.arange(first, units), 1e-4)
+        )
     return found
 
 
@@ -95,11 +99,26 @@ def test_a_round_takes_what_greedy_takes_of_the_best_units(area: int, monkeypatc
 def test_widths_of_one_factorisation_are_those_of_solving_each() -> None:
     part, _ = two_consumers(2)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0)).tolist()
-    nested = Nested(part, order[:10], 0.01)
+    nested = Nested(replace(part, ridge=0.01), order[:10])
     for width in (1, 5, 10):
         columns = nested.columns[: 2 * width]
         matrix = part.matrix[columns][:, columns] + 0.01 * part.matrix.diagonal().mean() * torch.eye(2 * width)
         torch.testing.assert_close(nested.weight(width), torch.linalg.solve(matrix, part.cross[columns]))
+
+
+@pytest.mark.parametrize("method", ["imitation", "group_obs"])
+def test_fewer_images_than_units_are_enough(method: str) -> None:
+    """Averaged maps hardly differ from image to image: the rounding of their large mean must not decide."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 1200, 3, bias=True), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(body, nn.Linear(1200, 10)).eval()
+    nn.init.constant_(body[0].bias, 3.0)
+    images = [(torch.randn(8, 3, 24, 24),) for _ in range(2)]
+    given = Calibration(model, find_groups(model, images[0][0][:1]), images, None, 0)
+    (ranking,) = METHODS[method]().rank(given).values()
+    errors = torch.tensor(ranking.error, dtype=torch.float64)
+    assert errors.isfinite().all() and (errors.diff() <= 0).all()
+    assert errors[0] > 0
 
 
 def test_other_columns_are_projected_out_and_make_up_for_what_is_dropped() -> None:
@@ -107,6 +126,7 @@ def test_other_columns_are_projected_out_and_make_up_for_what_is_dropped() -> No
     own = next(iter(moments_of(given).values()))
     own.rows = 100 * own.rows
     own.gram *= 100
+    own.total *= 100
     columns, others = torch.arange(9), torch.arange(9, own.weight.shape[2])
     whole = own.second(0, torch.arange(own.weight.shape[2]), True)
     _, ridge = own.inverse(0, True)
