@@ -85,7 +85,7 @@ class Planner:
         if kind in MEASURED:
             depends_on |= {"dense": dense.name, "profile": self.profiled.name}
         if kind == "loss":
-            depends_on |= {"refit": section.refit}
+            depends_on |= {"refit": section.refit and section.refit_mixing}
         return self.job.stage("plan", depends_on | ({"dense": dense.name} if kind == "size" else {}), work)
 
     def budget(self, dense: Path) -> Budget:
@@ -116,7 +116,8 @@ class Planner:
         section, subject, images = self.job.recipe.compress, self.job.subject, self.job.calibration[0]
         cost = make_cost_model("macs", subject)
         narrow = cost.total({group.name: narrowest(group, section.multiple_of) for group in groups}) / cost.dense
-        rise = Rise(subject.model, groups, rankings, images, refitted=section.refit, seed=self.job.recipe.seed)
+        mixing = section.refit_mixing if section.refit else None
+        rise = Rise(subject.model, groups, rankings, images, mixing=mixing, seed=self.job.recipe.seed)
         found = smallest_within(limit, groups, rankings, cost, rise, multiple_of=section.multiple_of, smallest=narrow)
         self.job.journal.say(f"{found.share:.1%} of the MACs raise the loss by {found.rise:.4g}")
         write_json(directory / RISE, {"rise": found.rise})

@@ -151,6 +151,7 @@ class CompressSection(Section):
     calibration: CalibrationSection = CalibrationSection()
     keep: tuple[str, ...] = ()
     refit: bool = True
+    refit_mixing: float = Field(1.0, gt=0, le=1)
     multiple_of: int = Field(1, ge=1)
 
 

@@ -60,6 +60,7 @@ def refit(
     images: Sequence[tuple[Any, ...]],
     *,
     groups: Groups,
+    mixing: float = 1.0,
     seed: int = 0,
     progress: Any = None,
 ) -> tuple[nn.Module, list[Refit]]:
@@ -70,6 +71,8 @@ def refit(
         plan: What is kept.
         images: Batches of calibration inputs. The last fifth of the rows is held out, to choose the ridge and to judge.
         groups: What `find_groups` says of the network. Layers that run more than once are left alone.
+        mixing: Share of the dense network's outputs in the target of every layer; the rest is what the dense layer makes
+            of the inputs that it gets now. Below 1, layers make up for less of what those before them got wrong.
         seed: Draws the positions where a layer has more of them than are needed.
         progress: Called with (done, total) after every layer.
 
@@ -79,7 +82,7 @@ def refit(
     """
     fitted = copy.deepcopy(model)
     cuts = _cuts(fitted, plan)
-    solver = _Solver(fitted, cuts, groups, sum(len(batch[0]) for batch in images), seed)
+    solver = _Solver(fitted, cuts, groups, sum(len(batch[0]) for batch in images), mixing, seed)
     done: list[Refit] = []
     pool()
     trim()
@@ -108,8 +111,9 @@ def _cuts(model: nn.Module, plan: Plan) -> Cuts:
 
 
 class _Solver:
-    def __init__(self, model: nn.Module, cuts: Cuts, groups: Groups, images: int, seed: int) -> None:
-        self.model, self.cuts, self.norms, self.images, self.seed = model, cuts, groups.norms, images, seed
+    def __init__(self, model: nn.Module, cuts: Cuts, groups: Groups, images: int, mixing: float, seed: int) -> None:
+        self.model, self.cuts, self.norms = model, cuts, groups.norms
+        self.images, self.mixing, self.seed = images, mixing, seed
         self.parameters = dict(model.named_parameters())
         self.repeated = groups.repeated
 
@@ -156,15 +160,19 @@ class _Solver:
             yield matrix
 
     def _rows(self, calls: Sequence[tuple[WeightCall, WeightCall]], read: Tensor) -> tuple[Tensor, Tensor]:
-        """Some inputs of the network in work, and outputs of the dense one, at the same places."""
+        """Some inputs of the network in work, and what is to be made of them: the dense outputs, at the same places."""
         enough = max(ROWS_PER_INPUT * len(read), ROWS_PER_IMAGE * self.images, FEWEST_ROWS)
         rows = ROWS_OF_WIDE if len(read) > WIDE else enough
         limit = -(-rows // len(calls))
         xs, ys = [], []
         for number, (dense, other) in enumerate(calls):
             places = draw_places(dense, limit, torch.Generator().manual_seed(self.seed + number))
-            xs.append(read_inputs(other, places).index_select(2, read))
-            ys.append(read_outputs(dense, places))
+            x, y = read_inputs(other, places), read_outputs(dense, places)
+            if self.mixing < 1:
+                matrix = read_matrix(dense)
+                y = torch.lerp(x @ matrix.transpose(1, 2) + self._bias(dense, matrix), y, self.mixing)
+            xs.append(x.index_select(2, read))
+            ys.append(y)
         return torch.cat(xs, 1), torch.cat(ys, 1)
 
     def _kept(self, call: WeightCall, matrix: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ class Rise:
         groups: Its groups.
         rankings: The order of the units of every group.
         images: Batches of calibration inputs; the last quarter of the images is held out.
-        refitted: Whether the consumers are solved again.
+        mixing: As in `refit`; None leaves the weights as they are.
         seed: Of the refit.
     """
 
@@ -100,10 +100,10 @@ class Rise:
         rankings: Mapping[str, Ranking],
         images: Images,
         *,
-        refitted: bool,
+        mixing: float | None,
         seed: int,
     ) -> None:
-        self._model, self._groups, self._rankings, self._refitted, self._seed = model, groups, rankings, refitted, seed
+        self._model, self._groups, self._rankings, self._mixing, self._seed = model, groups, rankings, mixing, seed
         self._seen, self._held = _split(images)
         with evaluating(model):
             self._dense = [logits(model(*batch)) for batch in self._held]
@@ -111,10 +111,10 @@ class Rise:
     def __call__(self, widths: Mapping[str, int]) -> float:
         """Mean KL divergence to the dense network on the held-out images."""
         plan = Plan.of(self._groups, {name: self._rankings[name].order[:width] for name, width in widths.items()})
-        if not self._refitted:
+        if self._mixing is None:
             with masked(self._model, plan) as model:
                 return self._divergence(model)
-        fitted, _ = refit(self._model, plan, self._seen, groups=self._groups, seed=self._seed)
+        fitted, _ = refit(self._model, plan, self._seen, groups=self._groups, mixing=self._mixing, seed=self._seed)
         return self._divergence(fitted)
 
     def _divergence(self, model: nn.Module) -> float:

@@ -208,7 +208,7 @@ class Run(Job):
         depends_on = {
             "plan": planned.name,
             "selected": selected.name,
-            "refit": section.refit and section.calibration.images,
+            "refit": section.refit and [section.calibration.images, section.refit_mixing],
         }
         return self.stage("shrink", depends_on, work)
 
@@ -291,8 +291,9 @@ class Run(Job):
 
     def _refit(self, plan: Plan) -> tuple[nn.Module, list[Refit]]:
         model, images, groups = self.subject.model, self.calibration[0], self.subject.groups
+        mixing, seed = self.recipe.compress.refit_mixing, self.recipe.seed
         with self.journal.bar("refit") as advance:
-            fitted, done = refit(model, plan, images, groups=groups, seed=self.recipe.seed, progress=advance)
+            fitted, done = refit(model, plan, images, groups=groups, mixing=mixing, seed=seed, progress=advance)
         self.journal.say(f"refit: {sum(entry.applied for entry in done)} of {len(done)} layers solved again")
         return fitted, done
 

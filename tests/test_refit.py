@@ -97,6 +97,21 @@ def test_linear_layers_are_refitted() -> None:
     assert after < 0.8 * before
 
 
+def test_what_layers_would_make_of_their_inputs_can_be_mixed_into_the_target() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 4)).eval()
+    data = [(torch.randn(400, 6),)]
+    groups = find_groups(model, data[0])
+    first = groups[0]
+    plan = Plan.of(groups, {first.name: range(first.size // 2), groups[1].name: range(groups[1].size)})
+    moved = []
+    for mixing in (1.0, 0.5, 1e-3):
+        fitted, _ = refit(model, plan, data, groups=groups, mixing=mixing)
+        moved.append(float((fitted[4].weight - model[4].weight).norm()))
+    assert moved[0] > moved[1] > 0
+    assert moved[2] < 0.01 * moved[0]
+
+
 def test_tokens_are_refitted() -> None:
     before, after, _ = halved(build("transformer"), images(shape=(5, 8)))
     assert after < before
