@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -46,12 +47,17 @@ class Refit:
         before, after: Mean squared error of its output on held-out rows, relative to the output's variance, with the
             dense weights and with the new ones.
         applied: False where the new weights were not better; the dense ones stay.
+        seen: The error with the new weights on the rows that they were solved from. That `after` is larger is what the
+            choice of rows costs.
+        share: Share of the layer's positions, on all images, that the rows are.
     """
 
     layer: str
     before: float
     after: float
     applied: bool
+    seen: float = 0.0
+    share: float = 1.0
 
 
 def refit(
@@ -71,7 +77,7 @@ def refit(
         plan: What is kept.
         images: Batches of calibration inputs. The last fifth of the rows is held out, to choose the ridge and to judge.
         groups: What `find_groups` says of the network. Layers that run more than once are left alone.
-        mixing: Share of the dense network's outputs in the target of every layer; the rest is what the dense layer makes
+        mixing: Share of the dense outputs in the target of every layer; the rest is what the dense layer makes
             of the inputs that it gets now. Below 1, layers make up for less of what those before them got wrong.
         seed: Draws the positions where a layer has more of them than are needed.
         progress: Called with (done, total) after every layer.
@@ -95,6 +101,16 @@ def refit(
         if progress is not None:
             progress(len(done), len(cuts))
     return fitted, done
+
+
+def summary(done: Sequence[Refit]) -> str:
+    """What was solved again, from how much, and how well that holds where it was not looked at."""
+    solved = [entry for entry in done if entry.applied]
+    line = f"refit: {len(solved)} of {len(done)} layers solved again"
+    if not solved:
+        return line
+    share, seen, after = (median(getattr(entry, name) for entry in solved) for name in ("share", "seen", "after"))
+    return f"{line}, from {share:.0%} of their positions; median error {seen:.3g} there, {after:.3g} on others"
 
 
 def _cuts(model: nn.Module, plan: Plan) -> Cuts:
@@ -140,7 +156,9 @@ class _Solver:
         write_matrix(first, torch.zeros_like(whole).index_copy_(2, read, matrix))
         if centred:
             self._shift(first, (y.mean(1) - torch.einsum("gop,gp->go", matrix, x.mean(1))).flatten())
-        return Refit(first.layer, before, min(before, after), applied)
+        seen = _error((x @ matrix.transpose(1, 2))[:, :-held], y[:, :-held], centred)
+        positions = sum(dense.output.numel() for dense, _ in calls if dense.output is not None) / whole[:, :, 0].numel()
+        return Refit(first.layer, before, min(before, after), applied, seen, x.shape[1] / positions)
 
     def _candidates(
         self, call: WeightCall, old: Tensor, kept: Sequence[Tensor], x: Tensor, y: Tensor, centred: bool

@@ -45,7 +45,7 @@ from compressor.outcome import (
 )
 from compressor.planning import Planner
 from compressor.recipe import Recipe, dump_recipe
-from compressor.refit import Refit, refit
+from compressor.refit import Refit, refit, summary
 from compressor.report import Report
 from compressor.selection.base import Calibration
 from compressor.speed import CANDIDATE_SECONDS, settings_of
@@ -294,7 +294,7 @@ class Run(Job):
         mixing, seed = self.recipe.compress.refit_mixing, self.recipe.seed
         with self.journal.bar("refit") as advance:
             fitted, done = refit(model, plan, images, groups=groups, mixing=mixing, seed=seed, progress=advance)
-        self.journal.say(f"refit: {sum(entry.applied for entry in done)} of {len(done)} layers solved again")
+        self.journal.say(summary(done))
         return fitted, done
 
     def _is_nearer(self, trained: nn.Module, refitted: nn.Module) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import compressor.refit
-from compressor.refit import Refit, refit
+from compressor.refit import Refit, refit, summary
 from compressor.structure import Plan, find_groups, shrink, verify
 from tests.structure.examined import EXACT, random_plan, state
 from tests.structure.networks import CASES, build, conv_bn, inputs_of, randomised
@@ -95,6 +95,21 @@ def test_linear_layers_are_refitted() -> None:
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 8, bias=False), nn.ReLU(), nn.Linear(8, 3))
     before, after, _ = halved(model, images(size=64, shape=(6,)))
     assert after < 0.8 * before
+
+
+@pytest.mark.parametrize(("size", "share"), [(6, 1.0), (40, 8192 / (16 * 40 * 40))])
+def test_what_the_choice_of_positions_costs_is_told(size: int, share: float) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(12, 8, 3, padding=1), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Conv2d(8, 4, 1)).eval()
+    data = [(torch.randn(16, 3, size, size),)]
+    groups = find_groups(model, data[0])
+    _, done = refit(model, Plan.uniform(groups, 0.5), data, groups=groups)
+    solved = [entry for entry in done if entry.applied]
+    assert [entry.layer for entry in solved] == ["2", "4"]
+    assert all(entry.share == pytest.approx(share, rel=0.1) for entry in solved)
+    assert all(0 < entry.seen < 1.2 * entry.after for entry in solved)
+    assert "2 of 3 layers solved again" in summary(done)
 
 
 def test_what_layers_would_make_of_their_inputs_can_be_mixed_into_the_target() -> None:
