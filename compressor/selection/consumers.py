@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compressor.factor import factor
 from compressor.gram import precision
+from compressor.selection.contributions import contributions
 from compressor.selection.fit import Covariance
 from compressor.selection.moments import Moments, columns_of
 from compressor.structure.groups import ChannelGroup, Groups, Slice
@@ -48,7 +49,8 @@ def covariance(
 ) -> Covariance:
     """What a consumer reads of some units, and what it makes of it.
 
-    Columns that belong to other groups are taken as always kept, and projected out.
+    Columns that belong to other groups are taken as always kept, and projected out. Of a wide consumer, each unit is
+    one column, what it contributes with its dense weights, and all that is solved for is a factor.
 
     Args:
         moments: The consumer.
@@ -57,6 +59,10 @@ def covariance(
         center: Whether a change of the mean output can be absorbed.
         scale: Weights of the errors of the outputs, (outputs,).
     """
+    units, area = torch.tensor(list(members)), len(next(iter(members.values())))
+    if moments.wide:
+        matrix = contributions(moments, g, members, center, scale)
+        return Covariance(matrix, matrix.sum(1, keepdim=True), float(matrix.sum()), 1, units, moments.ridge)
     columns = torch.cat(list(members.values()))
     if reads_others(moments, columns):
         inverse, ridge = moments.inverse(g, center)
@@ -68,8 +74,7 @@ def covariance(
     own = moments.weight[g][:, columns].to(matrix.dtype) * torch.as_tensor(scale, dtype=matrix.dtype).reshape(-1, 1)
     cross = matrix @ own.t()
     energy = float((own.t() * cross).sum(dtype=torch.float64).clamp_min(0))
-    area = len(next(iter(members.values())))
-    return Covariance(matrix, cross, energy, area, torch.tensor(list(members)), moments.ridge)
+    return Covariance(matrix, cross, energy, area, units, moments.ridge)
 
 
 def reads_others(moments: Moments, columns: Tensor) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from compressor.selection.base import Calibration, Ranking
 from compressor.selection.consumers import is_centred, owned
+from compressor.selection.contributions import contributions
 from compressor.selection.imitating import Imitating
 from compressor.selection.moments import Moments
 from compressor.structure.groups import ChannelGroup, Groups
@@ -41,14 +42,10 @@ def gram(groups: Groups, group: ChannelGroup, moments: dict[str, Moments]) -> Te
             continue
         own = moments[cut.tensor]
         center = is_centred(groups, own)
-        weight = own.weight * own.scale[:, :, None]
         mine = torch.zeros_like(total)
         for g, members in owned(own, cut).items():
-            index = torch.cat(list(members.values()))
-            owner = torch.tensor([unit for unit, columns in members.items() for _ in columns])
-            products = own.second(g, index, center) * (weight[g][:, index].t() @ weight[g][:, index])
-            rows = torch.zeros(group.size, len(index), dtype=torch.float64).index_add_(0, owner, products)
-            mine.index_add_(1, owner, rows)
+            units = torch.tensor(list(members))
+            mine[units[:, None], units] += contributions(own, g, members, center, own.scale[g])
         total += mine / mine.sum().clamp_min(1e-30)
     return total
 

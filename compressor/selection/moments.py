@@ -79,11 +79,8 @@ class Moments:
                 add_gram(self.gram, x)
 
     def second(self, group: int, index: Tensor, center: bool) -> Tensor:
-        """The mean of x x^T, or the covariance, of some inputs."""
-        if self.wide:
-            x = self.kept_rows[0][group][:, index].to(precision(len(index)))
-            sums = x.t() @ x
-        elif torch.equal(index, torch.arange(self.weight.shape[2])):
+        """The mean of x x^T, or the covariance, of some inputs of a consumer that is not wide."""
+        if torch.equal(index, torch.arange(self.weight.shape[2])):
             sums = self.gram[group]
         else:
             sums = self.gram[group][index[:, None], index]

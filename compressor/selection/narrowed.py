@@ -53,9 +53,14 @@ def _resolved(moments: Moments, cut: Slice, center: bool, order: Sequence[int], 
         nested = Nested(part, order[: max(widths, default=0)])
         others = spread(moments, g, columns, center) if reads_others(moments, columns) else None
         for change, width in zip(changes, widths, strict=True):
-            solved = nested.weight(width).t().to(change.dtype)
             difference = -moments.weight[g][:, columns].to(change.dtype)
-            difference[:, nested.columns[: solved.shape[1]]] += solved
+            solved = nested.weight(width).to(change.dtype)
+            kept = nested.columns[: len(solved)]
+            if moments.wide:
+                blocks = difference.unflatten(1, (len(members), -1))
+                blocks[:, kept] *= 1 - solved[:, :, None].transpose(0, 1)
+            else:
+                difference[:, kept] += solved.t()
             change[g][:, columns] = difference
             if others is not None:
                 rest, delivered = others
