@@ -101,7 +101,7 @@ class GreedyForward(Method):
                 loss.sort(counts, len(live) / pick if self.scale == "N/n" else 1.0)
             open_units = live if self.repeat else _open(group, counts, live)
             units = self._candidates(open_units, counts, scale, loss, generator)
-            on_part = self.candidates == "taylor" and len(units) < len(open_units)
+            on_part = self.candidates == "taylor" and pick >= self.exact and self.screen < len(live)
             if on_part:
                 unit, mean = loss.best_on_part(counts, units, scale, TAYLOR_SHARE), math.inf
             else:
