@@ -99,8 +99,8 @@ class GreedyForward(Method):
             scale = 1.0 if self.scale == "none" else len(live) / (pick + 1)
             if self.candidates == "all" and pick and pick % max(1, size // SORTINGS) == 0:
                 loss.sort(counts, len(live) / pick if self.scale == "N/n" else 1.0)
-            open_units = live if self.repeat else _open(group, counts, live)
-            units = self._candidates(open_units, counts, scale, loss, generator)
+            left = live if self.repeat else _open(group, counts, live)
+            units = self._candidates(left, counts, scale, loss, generator)
             on_part = self.candidates == "taylor" and pick >= self.exact and self.screen < len(live)
             if on_part:
                 unit, mean = loss.best_on_part(counts, units, scale, TAYLOR_SHARE), math.inf
