@@ -11,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressor import memory
 from compressor.structure.couplings import Bools, Ints
 from compressor.structure.marks import Recorder, Replay, Source, sees_output, tracking
 from compressor.structure.watch import TensorNames
+
+PASSES_PER_TRIM = 8
+"""After so many passes freed memory is given back: what they leave behind lies in pieces between what stays."""
 
 
 class OutOfTime(Exception):
@@ -46,6 +50,7 @@ class Passes:
         self.record = recorder.record
         self.padding: set[int] = set()
         self.passed: set[int] = set()
+        self._count = 0
 
     def run(self, pattern: Callable[[Source], Tensor | None]) -> tuple[dict[int, Bools], bool]:
         """Mark what `pattern` says of each source; return what each sink saw, and whether the output was reached."""
@@ -54,6 +59,9 @@ class Passes:
         marks = [(s, mask) for s, mask in raw if mask is not None]
         with self._raw_marks(marks), Replay(self.record, pattern) as replay:
             outputs = self.model(*self.inputs)
+        self._count += 1
+        if self._count % PASSES_PER_TRIM == 0:
+            memory.trim()
         self.passed = set(replay.padded)
         self.padding |= {number for number, channels in replay.padded.items() if channels}
         return {sink: seen.numpy() for sink, seen in replay.seen.items()}, sees_output(outputs)

@@ -137,7 +137,7 @@ class Search:
         sinks: dict[int, Bools],
     ) -> None:
         own = self.couplings.places(source.lane)
-        members = [own[label == value] for value in range(int(label.max()) + 1)]
+        first, members = _by_label(own, label)
         coarse = len(members) < source.size
         used = False
         weights = self.passes.record.sink_calls
@@ -149,9 +149,8 @@ class Search:
             if coarse and sink not in weights and not (used and clear[sinks[sink]].all()):
                 continue
             places = self.couplings.places(self.passes.record.sinks[sink])
-            for channel in np.flatnonzero(clear):
-                self.couplings.join(places[[channel]], members[code[channel]][:1])
-                used = True
+            self.couplings.join(places[clear], first[code[clear]])
+            used = used or bool(clear.any())
             sinks[sink] = sinks[sink] & ~clear
             if not sinks[sink].any():
                 del sinks[sink]
@@ -199,6 +198,12 @@ def _by_axis(sources: list[Source]) -> list[list[Source]]:
         return [sources]
     axes = sorted({s.lane.port.axis for s in sources})
     return [[s for s in sources if s.lane.port.axis == axis] for axis in axes]
+
+
+def _by_label(places: Ints, label: Ints) -> tuple[Ints, list[Ints]]:
+    """The first place with each label, and all places with each label; labels are counted from 0."""
+    members = np.split(places[np.argsort(label, kind="stable")], np.cumsum(np.bincount(label))[:-1])
+    return np.array([group[0] for group in members]), members
 
 
 def _coarse_labels(size: int, widths: Iterable[int], classes: Iterable[int]) -> list[Ints]:
