@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor import memory
+from compressor.memory import trim
 from compressor.structure.couplings import Bools, Ints
 from compressor.structure.marks import Recorder, Replay, Source, sees_output, tracking
 from compressor.structure.watch import TensorNames
@@ -61,7 +61,7 @@ class Passes:
             outputs = self.model(*self.inputs)
         self._count += 1
         if self._count % PASSES_PER_TRIM == 0:
-            memory.trim()
+            trim()
         self.passed = set(replay.padded)
         self.padding |= {number for number, channels in replay.padded.items() if channels}
         return {sink: seen.numpy() for sink, seen in replay.seen.items()}, sees_output(outputs)
