@@ -184,6 +184,11 @@ class Recorder(TorchDispatchMode):
                     self._sink(event, axis - operand.dim(), lane)
 
 
+def has_marks(tensor: Tensor) -> bool:
+    """True where some element is NaN (a sum can become NaN by infinities only where there are both signs of them)."""
+    return bool(torch.isnan(tensor.sum())) and bool(torch.isnan(tensor).any())
+
+
 def is_channel_norm(func: Any, args: Sequence[Any]) -> bool:
     """True for layer norm over the last axis, and for group norm with a single group."""
     if func.overloadpacket is aten.native_layer_norm:
@@ -220,21 +225,22 @@ class Replay(TorchDispatchMode):
             return self._computed(event, args)
         if event.pads:
             self._pad(number, event, args[0])
-        output = self._transparent(func, args, kwargs) if event.transparent else func(*args, **(kwargs or {}))
+        transparent = event.transparent and has_marks(args[0])
+        output = self._transparent(func, args, kwargs) if transparent else func(*args, **(kwargs or {}))
         self._see(event, output[0] if isinstance(output, tuple) else output)
         return output
 
     def _see(self, event: Event, tensor: Tensor) -> None:
-        marked = torch.isnan(tensor)
-        if marked.any():
+        if has_marks(tensor):
+            marked = torch.isnan(tensor)
             for sink, axis, _ in event.sinks:
                 others = [a for a in range(tensor.dim()) if a != axis % tensor.dim()]
                 self.seen[sink] = marked.any(dim=others) if others else marked
 
     def _pad(self, number: int, event: Event, tensor: Tensor) -> None:
         """Note a padding that marks pass, and whether it pads the axis on which they tell channels apart."""
-        marked = torch.isnan(tensor)
-        if marked.any():
+        if has_marks(tensor):
+            marked = torch.isnan(tensor)
             along = [marked.any(dim=[a for a in range(tensor.dim()) if a != axis]) for axis in event.pads]
             self.padded[number] = any(not bool(seen.all()) for seen in along)
 
@@ -249,7 +255,7 @@ class Replay(TorchDispatchMode):
             if seen is not None:
                 _fill(output, 1, seen.repeat_interleave(output.shape[1] // seen.numel()))
         for other in args[:3]:
-            if isinstance(other, Tensor) and other.dim() == 1 and torch.isnan(other).any():
+            if isinstance(other, Tensor) and other.dim() == 1 and has_marks(other):
                 _fill(output, call.output_axis, torch.isnan(other))
         mark = self._marks.get(event.call) if event.call is not None else None
         if mark is not None:
@@ -259,7 +265,7 @@ class Replay(TorchDispatchMode):
     def _computed(self, event: Event, args: Sequence[Any]) -> Tensor:
         """A convolution whose weight is no tensor of the network: what marks the weight, or the bias, goes on."""
         self._see(event, args[0])
-        if not any(isinstance(t, Tensor) and bool(torch.isnan(t).any()) for t in args[1:3]):
+        if not any(isinstance(t, Tensor) and has_marks(t) for t in args[1:3]):
             assert event.output is not None
             return event.output.clone()
         return event.func(torch.nan_to_num(args[0]), *args[1:])

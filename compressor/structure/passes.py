@@ -1,9 +1,11 @@
-"""Marked passes over a recorded network: in each, the channels whose label has one bit set, or unset, are marked."""
+"""Marked passes over a recorded network: in each, the channels are marked whose label has one bit of its word set."""
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,39 +85,41 @@ class Passes:
                 self.names.tensors[name].detach().copy_(values)
 
     def spell(self, labels: Mapping[int, Ints]) -> dict[int, tuple[Ints, Bools, Bools]]:
-        """Mark the given sources by the bits of their labels.
+        """Mark the given sources by the words for their labels, bit by bit.
 
         Returns:
             For every sink that was reached: the label seen on each channel, whether anything was seen, and whether
             several labels were.
         """
-        bits = max(1, int(max(int(values.max()) for values in labels.values())).bit_length())
-        seen: dict[tuple[int, int], dict[int, Bools]] = {}
-        for bit in range(bits):
-            for value in (0, 1):
-                seen[bit, value] = self.run(_bit_pattern(labels, bit, value))[0]
-        sinks = {sink for marks in seen.values() for sink in marks}
-        return {sink: _decode(sink, seen, bits, len(self.record.sinks[sink].coordinates)) for sink in sinks}
+        words = code_words(1 + max(int(values.max()) for values in labels.values()))
+        seen = [self.run(_bit_pattern(labels, word_bits))[0] for word_bits in words]
+        sinks = {sink for marks in seen for sink in marks}
+        return {sink: _decode(sink, seen, words, len(self.record.sinks[sink].coordinates)) for sink in sinks}
 
 
-def _bit_pattern(labels: Mapping[int, Ints], bit: int, value: int) -> Callable[[Source], Tensor | None]:
+def code_words(count: int) -> Bools:
+    """Words for so many labels, (bits, labels): all have equally many bits set, so two of them together have more."""
+    bits = next(bits for bits in itertools.count(2) if math.comb(bits, bits // 2) >= count)
+    words = np.zeros((bits, count), dtype=bool)
+    for label, chosen in enumerate(itertools.islice(itertools.combinations(range(bits), bits // 2), count)):
+        words[list(chosen), label] = True
+    return words
+
+
+def _bit_pattern(labels: Mapping[int, Ints], bit: Bools) -> Callable[[Source], Tensor | None]:
     def pattern(source: Source) -> Tensor | None:
         values = labels.get(source.index)
-        return None if values is None else torch.from_numpy((values >> bit) & 1 == value)
+        return None if values is None else torch.from_numpy(bit[values])
 
     return pattern
 
 
-def _decode(
-    sink: int, seen: Mapping[tuple[int, int], Mapping[int, Bools]], bits: int, size: int
-) -> tuple[Ints, Bools, Bools]:
-    code = np.zeros(size, dtype=np.int64)
-    several = np.zeros(size, dtype=bool)
+def _decode(sink: int, seen: Sequence[Mapping[int, Bools]], words: Bools, size: int) -> tuple[Ints, Bools, Bools]:
     nothing = np.zeros(size, dtype=bool)
-    reached = nothing
-    for bit in range(bits):
-        zero, one = seen[bit, 0].get(sink, nothing), seen[bit, 1].get(sink, nothing)
-        code |= one.astype(np.int64) << bit
-        several |= zero & one
-        reached = zero | one
-    return code, reached, several
+    spelled = np.stack([marks.get(sink, nothing) for marks in seen])
+    count: Ints = spelled.sum(axis=0)
+    weights = 1 << np.arange(len(words), dtype=np.int64)
+    numbers = weights @ words
+    label_of = np.argsort(numbers)
+    found = np.searchsorted(numbers, weights @ spelled, sorter=label_of).clip(max=len(numbers) - 1)
+    return label_of[found], count > 0, count > words[:, 0].sum()

@@ -1,9 +1,9 @@
 """Which channel feeds which: the marks of a few dozen passes, decoded.
 
-Every channel has a label, at first its number. In pass (b, v) the channels whose label has bit b equal to v are marked;
-at each input channel of each operation the bits that are seen spell the label of what feeds it. A bit that is seen as 0
-and as 1 says that several labels meet there: then the sources that meet are told apart by marking them in different
-colours, and a source that still mixes (attention heads, groups of a group norm) gets coarser labels.
+Every channel has a label, at first its number, and every label a word in which equally many bits are set. In pass b the
+channels whose word has bit b are marked; at each input channel of each operation the bits that are seen spell the word
+of what feeds it. Too many bits say that several labels meet there: then the sources that meet are told apart by marking
+them in different colours, and a source that still mixes (attention heads, groups of a group norm) gets coarser labels.
 """
 
 from __future__ import annotations
