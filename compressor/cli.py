@@ -302,7 +302,10 @@ def _as_known(error: Exception) -> CompressorError | None:
             return MachineError("a process that reads the data has died", where="data.workers", cure=cure)
         case SafetensorError() if code := re.search(r"os error (\d+)", str(error)):
             return _as_known(OSError(int(code[1]), os.strerror(int(code[1]))))
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG):
+        case OSError(errno=errno.EFBIG):
+            cure = "raise the limit (ulimit -f), then run the same command again"
+            return MachineError("a file grew larger than files may be here", where=error.filename, cure=cure)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return MachineError(
                 "no space is left", where=error.filename, cure="free some, then run the same command again"
             )

@@ -126,6 +126,7 @@ def test_the_verdict_is_the_exit_code(command, pipeline, accepted: bool, code: i
         (exporters.errors.ExportError("operator missing"), 2),
         (exporters.errors.ProviderUnavailableError("no cuda"), 3),
         (OSError(28, "No space left on device", "file"), 3),
+        (OSError(27, "File too large", "file"), 3),
         (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), 3),
         (PermissionError(13, "Permission denied", "file"), 2),
         (RuntimeError("DataLoader worker (pid(s) 1175) exited unexpectedly"), 3),

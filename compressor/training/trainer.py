@@ -188,10 +188,11 @@ class Trainer:
 
     def _check(self, finite: bool, epoch: int) -> None:
         if not finite:
+            lower = min(self.settings.lr / 10, 0.02)
             raise InputError(
                 f"training diverged in epoch {epoch + 1}: loss or weights are no longer finite",
                 where="finetune.lr",
-                cure=f"lower finetune.lr (now {self.settings.lr:g}), for example to {self.settings.lr / 10:g}",
+                cure=f"lower finetune.lr (now {self.settings.lr:g}), for example to {lower:g}",
             )
 
 
