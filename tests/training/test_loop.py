@@ -124,7 +124,8 @@ def test_a_plain_list_of_batches_will_do(settings: FinetuneSection, images: Tens
 
 def test_a_loss_that_is_not_finite_names_the_learning_rate(make_loader: Make, settings: FinetuneSection) -> None:
     with pytest.raises(
-        InputError, match=r"finetune.lr: training diverged in epoch 1(.|\n)*lower finetune.lr \(now 1e\+30\), for example to 0.02"
+        InputError,
+        match=r"finetune.lr: training diverged in epoch 1(.|\n)*lower finetune.lr \(now 1e\+30\), for example to 0.02",
     ):
         finetune(Tiny(), None, make_loader(), settings.model_copy(update={"lr": 1e30}))
 
