@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from compressor.errors import InputError
+from compressor.memory import trim
 from compressor.structure.auxiliary import containers_training
 from compressor.structure.groups import ChannelGroup
 from compressor.structure.mask import masked
@@ -190,6 +191,8 @@ class _Trial:
         except Exception as error:
             problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return f"the network's code relies on its width: {problem}"
+        finally:
+            trim()
         with masked(self.model, plan):
             wrong = difference(self.model(*self.inputs), actual)
         if wrong <= self.tolerance:
