@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor import __version__, fingerprint
-from compressor.data import Data, calibration_batches, load_data
+from compressor.data import Data, calibration_batches, load_data, other_batches
 from compressor.errors import InputError
 from compressor.journal import Journal
 from compressor.recipe import Recipe
@@ -27,6 +27,8 @@ from exporters.latency_table import LatencyTable
 from exporters.onnx import export_onnx
 
 PARITY_BATCHES = (1, 3, 8)
+FEWEST_JUDGES = 64
+"""Images from which the agreement of two networks is told."""
 
 
 class Job:
@@ -65,6 +67,18 @@ class Job:
         """Batches of training images, and their labels where there are any."""
         images = self.recipe.compress.calibration.images
         return calibration_batches(self.data, images, self.recipe.data.batch_size, self.recipe.seed)
+
+    @cached_property
+    def others(self) -> list[tuple[Tensor, ...]]:
+        """Batches of training images to judge by: those of the calibration only where hardly any others are left."""
+        images = self.recipe.compress.calibration.images
+        others = other_batches(self.data, images, self.recipe.data.batch_size, self.recipe.seed)
+        if sum(len(batch[0]) for batch in others) >= FEWEST_JUDGES:
+            return others
+        self.journal.say(
+            "hardly any image is left that was not solved for: agreement is told on those, and is too high"
+        )
+        return self.calibration[0]
 
     @cached_property
     def real_inputs(self) -> tuple[Tensor, ...]:

@@ -15,6 +15,7 @@ from compressor import __version__
 from compressor.acceptance import judge
 from compressor.inspection import layers, untouched
 from compressor.recipe import Recipe, dump_recipe
+from compressor.refit import FEWEST
 from compressor.report import Report, Samples, write_report
 from compressor.report.schema import Benchmark, Group, Network, Speed
 from compressor.selection.base import Ranking
@@ -147,6 +148,8 @@ def _cut(subject: Subject, plan: Plan, faults: Mapping[str, str]) -> list[Group]
 def _not_refitted(pruned: Path) -> list[str]:
     refits = pruned / REFITS
     entries = read_json(refits) if refits.exists() else []
+    if entries and not any(entry["applied"] or entry["before"] for entry in entries):
+        return [f"no layer was refitted: that takes at least {FEWEST} calibration images and layers that run once"]
     worse = [entry["layer"] for entry in entries if entry["before"] > 0 and not entry["applied"]]
     return [f"the refit of {', '.join(worse)} did not lower the held-out error and was not applied"] if worse else []
 

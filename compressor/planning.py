@@ -82,11 +82,15 @@ class Planner:
             write_json(directory / FAULTS, faults)
 
         depends_on = {"selected": selected.name, "target": [kind, share], "multiple_of": section.multiple_of}
-        if kind in MEASURED:
-            depends_on |= {"dense": dense.name, "profile": self.profiled.name}
+        depends_on |= self.measured(dense)
         if kind == "loss":
             depends_on |= {"refit": section.refit and section.refit_mixing}
         return self.job.stage("plan", depends_on | ({"dense": dense.name} if kind == "size" else {}), work)
+
+    def measured(self, dense: Path) -> dict[str, str]:
+        """What a target in time depends on; nothing for others."""
+        timed = target_of(self.job.recipe.compress)[0] in MEASURED
+        return {"dense": dense.name, "profile": self.profiled.name} if timed else {}
 
     def budget(self, dense: Path) -> Budget:
         """What the plan has to meet."""

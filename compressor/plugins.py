@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from inspect import isabstract, signature
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from compressor.errors import InputError
 
@@ -47,6 +49,26 @@ def options_of(kind: type[Any]) -> dict[str, Any]:
     """What a recipe can set of a plug-in, with the defaults."""
     own = signature(kind).parameters.values()
     return {option.name: option.default for option in own if option.default is not option.empty}
+
+
+def read_options(kind: type[Any], given: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """The options that a recipe gives, as the types that the plug-in names.
+
+    Raises:
+        InputError: an option is unknown, or of another type.
+    """
+    known, hints = options_of(kind), get_type_hints(kind.__init__, include_extras=True)
+    read: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            cure = f"the options are: {', '.join(known) or 'none'}"
+            raise InputError("there is no such option", where=f"{where}.{name}", cure=cure)
+        try:
+            read[name] = TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]["msg"]
+            raise InputError(problem, where=f"{where}.{name}", cure=f"the default is {known[name]!r}") from error
+    return read
 
 
 def unknown(name: str, known: Iterable[str], *, where: str) -> InputError:

@@ -9,7 +9,7 @@ mean output goes into the bias or into the batch norm that follows. Needs no lab
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -29,6 +29,8 @@ from compressor.structure.watch import WeightCall
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 HELD_OUT = 0.2
+FEWEST = 10
+"""Rows and images from which a layer is solved; of fewer, those that are held out cannot judge."""
 LARGE_BYTES = 2**28
 """Outputs of a layer from which on freed memory is given back at once; that takes time."""
 NEGLIGIBLE = 1e-6
@@ -46,7 +48,7 @@ class Refit:
         layer: The layer.
         before, after: Mean squared error of its output on held-out rows, relative to the output's variance, with the
             dense weights and with the new ones.
-        applied: False where the new weights were not better; the dense ones stay.
+        applied: False where nothing was better; weights and bias stay.
         seen: The error with the new weights on the rows that they were solved from. That `after` is larger is what the
             choice of rows costs.
         share: Share of the layer's positions, on all images, that the rows are.
@@ -136,7 +138,7 @@ class _Solver:
     def solve(self, calls: Sequence[tuple[WeightCall, WeightCall]]) -> Refit:
         """Solve one layer from the calls of all batches: of the dense network finished, of the other begun."""
         first = calls[0][1]
-        if first.weight in self.repeated or first.input is None:
+        if first.weight in self.repeated or first.input is None or self.images < FEWEST:
             return Refit(first.layer, 0.0, 0.0, applied=False)
         whole = read_matrix(first)
         mask = self._kept(first, whole)
@@ -144,21 +146,21 @@ class _Solver:
         x, y = self._rows(calls, read)
         old, kept = whole[:, :, read], [row[read].nonzero()[:, 0] for row in mask]
         now = x @ old.transpose(1, 2) + self._bias(first, old)
-        if float((now - y).square().sum() / y.square().sum().clamp_min(1e-30)) < NEGLIGIBLE:
+        same = float((now - y).square().sum() / y.square().sum().clamp_min(1e-30)) < NEGLIGIBLE
+        if same or x.shape[1] < FEWEST:
             return Refit(first.layer, 0.0, 0.0, applied=False)
         centred = first.bias is not None or first.layer in self.norms
         held = max(1, int(x.shape[1] * HELD_OUT))
-        before = _error(now[:, -held:], y[:, -held:], centred)
-        candidates = self._candidates(first, old, kept, x[:, :-held], y[:, :-held], centred)
-        after, matrix = _best(candidates, x[:, -held:], y[:, -held:], centred)
-        applied = after < before or not matrix.any()
-        matrix = matrix if applied else old
+        judge = _Judge(x, y, held, centred)
+        before = judge.error(now)
+        after, matrix = judge.best([iter([old]), self._candidates(first, old, kept, *judge.seen, centred)])
+        if after >= before:
+            return Refit(first.layer, before, before, applied=False)
         write_matrix(first, torch.zeros_like(whole).index_copy_(2, read, matrix))
         if centred:
-            self._shift(first, (y.mean(1) - torch.einsum("gop,gp->go", matrix, x.mean(1))).flatten())
-        seen = _error((x @ matrix.transpose(1, 2))[:, :-held], y[:, :-held], centred)
+            self._shift(first, _shift(matrix, x, y).flatten())
         positions = sum(dense.output.numel() for dense, _ in calls if dense.output is not None) / whole[:, :, 0].numel()
-        return Refit(first.layer, before, min(before, after), applied, seen, x.shape[1] / positions)
+        return Refit(first.layer, before, after, True, judge.error_seen(matrix), x.shape[1] / positions)
 
     def _candidates(
         self, call: WeightCall, old: Tensor, kept: Sequence[Tensor], x: Tensor, y: Tensor, centred: bool
@@ -220,16 +222,49 @@ class _Solver:
             running.sub_(mean.to(running.dtype))
 
 
-def _best(candidates: Iterator[Tensor], x: Tensor, y: Tensor, centred: bool) -> tuple[float, Tensor]:
-    """The last candidate before the error rises, and its error."""
-    best = next(candidates)
-    lowest = _error(x @ best.transpose(1, 2), y, centred)
-    for matrix in candidates:
-        error = _error(x @ matrix.transpose(1, 2), y, centred)
-        if error > lowest:
-            break
-        lowest, best = error, matrix
-    return lowest, best
+class _Judge:
+    """Judges matrices, each with the shift that the rows it was solved from ask for, by rows that are held out.
+
+    Args:
+        x, y: Inputs (groups, rows, inputs) and wanted outputs (groups, rows, outputs).
+        held: Number of rows at the end that are held out.
+        centred: Whether the layer can shift its outputs.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, held: int, centred: bool) -> None:
+        self.seen, self.others = (x[:, :-held], y[:, :-held]), (x[:, -held:], y[:, -held:])
+        self.held, self.centred = held, centred
+
+    def error(self, outputs: Tensor) -> float:
+        """Of outputs for all rows, on those that are held out."""
+        return _error(outputs[:, -self.held :], self.others[1], self.centred)
+
+    def error_seen(self, matrix: Tensor) -> float:
+        """On the rows that the matrix was solved from."""
+        return self._error(matrix, *self.seen)
+
+    def best(self, series: Iterable[Iterator[Tensor]]) -> tuple[float, Tensor]:
+        """The lowest error, and the matrix that has it; each series ends where the error rises."""
+        return min((self._last_fall(matrices) for matrices in series), key=lambda found: found[0])
+
+    def _last_fall(self, matrices: Iterator[Tensor]) -> tuple[float, Tensor]:
+        best = next(matrices)
+        lowest = self._error(best, *self.others)
+        for matrix in matrices:
+            error = self._error(matrix, *self.others)
+            if error > lowest:
+                break
+            lowest, best = error, matrix
+        return lowest, best
+
+    def _error(self, matrix: Tensor, x: Tensor, y: Tensor) -> float:
+        outputs = x @ matrix.transpose(1, 2)
+        return _error(outputs + _shift(matrix, *self.seen)[:, None] if self.centred else outputs, y, self.centred)
+
+
+def _shift(matrix: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """What the outputs of a matrix lack on average, (groups, outputs)."""
+    return y.mean(1) - torch.einsum("gop,gp->go", matrix, x.mean(1))
 
 
 def _fit(x: Tensor, y: Tensor, centred: bool) -> Callable[[float], Tensor]:
@@ -260,8 +295,6 @@ def _scales(own: Tensor, y: Tensor, centred: bool) -> Tensor:
 
 
 def _error(own: Tensor, y: Tensor, centred: bool) -> float:
-    """Mean squared error of outputs, relative to those of the dense network."""
-    wrong, reference = y - own, y
-    if centred:
-        wrong, reference = wrong - wrong.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
-    return float(wrong.square().sum() / reference.square().sum().clamp_min(1e-30))
+    """Mean squared error of outputs, relative to those of the dense network; to their variance where `centred`."""
+    reference = y - y.mean(1, keepdim=True) if centred else y
+    return float((y - own).square().sum() / reference.square().sum().clamp_min(1e-30))

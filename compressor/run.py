@@ -15,7 +15,6 @@ from torch import nn
 
 from compressor import ranks
 from compressor.budget.cost import measure_cost
-from compressor.data import calibration_batches
 from compressor.errors import InputError, MachineError
 from compressor.evaluation import agreement, evaluate
 from compressor.gates.settings import EPOCHS, is_gate, read_gate
@@ -184,7 +183,8 @@ class Run(Job):
             save_compact(learnt.model, Plan(()), directory)
 
         depends_on = section.model_dump(mode="json", exclude={"refit", "calibration"})
-        before = {"first": first and first.name, "dense": dense.name, "training": settings.model_dump()}
+        before: dict[str, Any] = {"first": first and first.name, "dense": dense.name}
+        before |= {"training": settings.model_dump(), "measured": self.planner.measured(dense)}
         return self.stage("gates", depends_on | before, work, together=True)
 
     def shrink(self, planned: Path, selected: Path) -> Path:
@@ -299,9 +299,7 @@ class Run(Job):
 
     def _is_nearer(self, trained: nn.Module, refitted: nn.Module) -> bool:
         """Whether what trained with the gates is nearer to the dense network than what was solved again after them."""
-        number = self.recipe.compress.calibration.images
-        others, _ = calibration_batches(self.data, number, self.recipe.data.batch_size, self.recipe.seed + 1)
-        ours, theirs = (agreement(network, self.subject.model, others) for network in (trained, refitted))
+        ours, theirs = (agreement(network, self.subject.model, self.others) for network in (trained, refitted))
         chosen = "trained with the gates" if ours >= theirs else "solved again"
         self.journal.say(
             f"same top-1 as dense: trained {ours:.1%}, solved again {theirs:.1%}; the weights {chosen} stay"
@@ -316,7 +314,7 @@ class Run(Job):
         cost = measure_cost(model, self.subject.inputs)
         found: dict[str, float] = {"params": cost.params, "macs": cost.macs}
         if self.data.validation is None:
-            found["agreement"] = agreement(model, self.subject.model, self.calibration[0])
+            found["agreement"] = agreement(model, self.subject.model, self.others)
         else:
             with self.journal.bar(f"evaluate ({name})") as advance:
                 quality = evaluate(model, self.data.validation, progress=advance, together=together)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,13 +85,7 @@ def make_method(section: CompressSection) -> Method:
             section.method, [*methods, *plugins.discover("compressor.gates", Gate)], where="compress.method"
         )
     kind = methods[section.method]
-    try:
-        inspect.signature(kind).bind(**section.options)
-    except TypeError as error:
-        known = ", ".join(inspect.signature(kind).parameters) or "none"
-        cure = f"the options of '{section.method}' are: {known}"
-        raise InputError(f"'{section.method}': {error}", where="compress.options", cure=cure) from error
-    return kind(**section.options)
+    return kind(**plugins.read_options(kind, section.options, where="compress.options"))
 
 
 def first_method(section: CompressSection) -> Method | None:
@@ -110,10 +103,7 @@ def first_method(section: CompressSection) -> Method | None:
     init = read_gate(section)[1].init
     if init == "open":
         return None
-    try:
-        return make_method(section.model_copy(update={"method": init, "options": {}}))
-    except InputError as error:
-        raise InputError(error.problem, where="compress.options.init", cure=error.cure) from error
+    return plugins.find("compressor.selection", Method, init, where="compress.options.init")()
 
 
 def target_of(section: CompressSection) -> tuple[str, float]:

@@ -139,6 +139,25 @@ def test_wide_layers_are_solved_from_rows(monkeypatch: pytest.MonkeyPatch) -> No
     assert after < 0.8 * before
 
 
+def test_a_handful_of_images_changes_nothing() -> None:
+    before, after, done = halved(build("residual"), images(count=1, size=9))
+    assert after == before
+    assert not any(entry.applied for entry in done)
+
+
+def test_a_bias_that_would_be_worse_elsewhere_is_left_as_it_was() -> None:
+    """The last fifth of the images, by which is judged, is of another kind."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    with torch.no_grad():
+        model[2].weight[:, 4:] *= 0.1
+    plan = Plan.uniform(find_groups(model, torch.zeros(1, 6)), 0.5)
+    data = [(torch.cat([5 + torch.randn(64, 6), -5 + torch.randn(16, 6)]),)]
+    fitted, done = refit(model, plan, data, groups=find_groups(model, torch.zeros(1, 6)))
+    assert not done[-1].applied
+    assert torch.equal(fitted[2].bias, model[2].bias)
+
+
 def test_fewer_rows_than_inputs_do_no_harm() -> None:
     before, after, _ = halved(toy(conv_bn(8, 8)), images(count=1, size=1))
     assert after < 2 * before

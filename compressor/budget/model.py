@@ -14,7 +14,7 @@ Widths = Mapping[str, int]
 Array = NDArray[np.float64]
 
 NEIGHBOURHOOD = 8
-"""Units in either direction over which the slope of a cost is taken: devices compute channels in blocks."""
+"""Expected costs are those of multiples of so many units: devices compute channels in blocks."""
 
 
 class CostModel(ABC):
@@ -51,9 +51,10 @@ class CostModel(ABC):
     ) -> Tensor:
         """Expected cost where the width of each named group is random, differentiable with respect to its mean.
 
-        The cost at the nearest whole widths, and from there a straight line for every group, as steep as the cost is
-        between the widths `NEIGHBOURHOOD` narrower and wider: on a plateau of a staircase, the way to its next step
-        counts as well. A model overrides this where it knows better.
+        The cost at the nearest multiples of `NEIGHBOURHOOD`, and from there a straight line for every group, as steep
+        as the cost is between the multiples below and above: on a plateau of a staircase, the way to its next step
+        counts as well, and widths that leave a device's fast path, which no plan would choose, do not count. A model
+        overrides this where it knows better.
 
         Args:
             widths: The mean width of every named group, 0 to its size, scalars.
@@ -63,10 +64,20 @@ class CostModel(ABC):
         Returns:
             A scalar on the device of the widths.
         """
-        whole = {name: round(float(width.detach())) for name, width in widths.items()}
+        whole = {name: _nearest(float(width.detach()), sizes[name]) for name, width in widths.items()}
         cost = next(iter(widths.values())).new_tensor(self.total(whole))
         for name, width in widths.items():
-            low, high = max(0, whole[name] - NEIGHBOURHOOD), min(sizes[name], whole[name] + NEIGHBOURHOOD)
+            low, high = _around(whole[name], sizes[name])
             less, more = self.changes(whole, name, (low, high))
             cost = cost + (width - whole[name]) * float((more - less) / (high - low))
         return cost
+
+
+def _nearest(width: float, size: int) -> int:
+    """The multiple of `NEIGHBOURHOOD`, or the full size, that is closest to a width."""
+    return min({round(width / NEIGHBOURHOOD) * NEIGHBOURHOOD, size}, key=lambda w: (w > size, abs(w - width)))
+
+
+def _around(whole: int, size: int) -> tuple[int, int]:
+    """The multiples of `NEIGHBOURHOOD` below and above, within the size."""
+    return max(0, (whole - 1) // NEIGHBOURHOOD * NEIGHBOURHOOD), min(size, whole + NEIGHBOURHOOD)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from compressor.data.base import Data, Source
-from compressor.data.calibration import calibration_batches
+from compressor.data.calibration import calibration_batches, other_batches
 from compressor.plugins import find
 from compressor.recipe import DataSection
 
-__all__ = ["Data", "Source", "calibration_batches", "load_data"]
+__all__ = ["Data", "Source", "calibration_batches", "load_data", "other_batches"]
 
 
 def load_data(section: DataSection, model_input: tuple[int, ...], seed: int) -> Data:

@@ -34,9 +34,24 @@ def calibration_batches(
         InputError: there is no image at all, or an item is not as it should be.
     """
     with seeded(seed):
-        items = _items(data.calibration, images)
+        items = _items(data.calibration, 0, images)
     if not items:
         raise InputError("there are no calibration images", where="data", cure="check data.source and data.root")
+    return _batches(items, batch_size)
+
+
+def other_batches(data: Data, images: int, batch_size: int, seed: int) -> list[tuple[Tensor, ...]]:
+    """Choose as many training images, or as are left, that `calibration_batches` with the same arguments does not.
+
+    Returns:
+        Batches of inputs.
+    """
+    with seeded(seed):
+        items = _items(data.calibration, images, images)
+    return _batches(items, batch_size)[0] if items else []
+
+
+def _batches(items: list[Any], batch_size: int) -> tuple[list[tuple[Tensor, ...]], list[Tensor] | None]:
     try:
         batches = [default_collate(items[i : i + batch_size]) for i in range(0, len(items), batch_size)]
     except (TypeError, RuntimeError) as error:
@@ -52,8 +67,8 @@ def calibration_batches(
     return [tuple(batch[:-1]) for batch in batches], [batch[-1] for batch in batches]
 
 
-def _items(dataset: Any, count: int) -> list[Any]:
+def _items(dataset: Any, start: int, count: int) -> list[Any]:
     if isinstance(dataset, IterableDataset):
-        return list(islice(dataset, count))
-    chosen = torch.randperm(len(dataset))[:count].tolist()
+        return list(islice(dataset, start, start + count))
+    chosen = torch.randperm(len(dataset))[start : start + count].tolist()
     return [dataset[i] for i in chosen]

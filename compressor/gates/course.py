@@ -19,7 +19,8 @@ ANNEALED = 0.6
 WINDOW = 0.05
 """Share of learning over which the logits are averaged that decide in the end."""
 MOVED = 0.1
-"""Share of the way to the target below which the gates have closed nothing."""
+"""Share of the way to the target below which the gates have closed nothing; and share of the target below which they
+have closed everything: the units to keep would be drawn from those that the gates do not tell apart."""
 FAINT = 0.1
 """The least value of a gate on a unit that is kept, so that its weights can learn."""
 
@@ -108,7 +109,7 @@ class Course(nn.Module):
         if self.phases.learn <= step < self.phases.harden:
             gates = self._learn(inputs, self.phases.progress(step))
         else:
-            logits = self.gate.logits(inputs)
+            logits = self._logits(inputs)
             still = 0 * logits  # parameters that rest still take part, as processes in step must agree on them
             self.penalty = self.price(still.sum(), 0.0)
             gates = still + (self.hard if step >= self.phases.harden else 1)
@@ -137,7 +138,7 @@ class Course(nn.Module):
         self.gate.anneal(progress)
         if not self.gate.steered:
             self.gate.meet(target)
-        logits = self.gate.logits(tuple(inputs))
+        logits = self._logits(inputs)
         probability = self.gate.probability(logits)
         self.penalty = self.price(self.cost(probability), target)
         with torch.no_grad():
@@ -146,11 +147,16 @@ class Course(nn.Module):
         self._record(self.step - 1, probability, self.gate.value(logits))
         return self.gate.sample(logits)
 
+    def _logits(self, inputs: Sequence[Any]) -> Tensor:
+        """The logits, in full precision whatever that of the network is: they add up small steps."""
+        with torch.autocast(self.average.device.type, enabled=False):
+            return self.gate.logits(tuple(inputs))
+
     def _annealed(self, inputs: Sequence[Any], progress: float) -> float:
         """The target of a step, from what the gates cost when they begin to learn to what they are to cost."""
         if not progress:
             with torch.no_grad():
-                self.begin.copy_(self.cost(self.gate.probability(self.gate.logits(tuple(inputs)))))
+                self.begin.copy_(self.cost(self.gate.probability(self._logits(inputs))))
         if self._begin is None:
             self._begin = float(self.begin)  # read once: reading waits for the device
         return self.target + (self._begin - self.target) * self.gate.excess(min(1.0, progress / ANNEALED))
@@ -172,11 +178,13 @@ class Course(nn.Module):
         units, closed = value.numel(), int((value == 0).sum())
         shares = [float(self.cost(p)) for p in ((value > 0).to(value), self.gate.probability(self.average))]
         nothing = min(shares) > 1 - (1 - self.target) * MOVED
-        if closed < units and not nothing:
+        everything = closed == units or max(shares) < self.target * MOVED
+        if not everything and not nothing:
             return
         if isinstance(self.price, Fixed):
             cure = f"{'raise' if nothing else 'lower'} `lambda`, or leave it out"
         else:
             cure = "raise `epochs`, start with `init: imitation`, or choose another gate"
-        learnt = f"the gates close {closed} of {units} units and leave {min(shares):.0%} of the {self.cost.cost.name}"
+        left = min(shares) if nothing else max(shares)
+        learnt = f"the gates close {closed} of {units} units and leave {left:.0%} of the {self.cost.cost.name}"
         raise InputError(learnt, where="compress.options", cure=cure)

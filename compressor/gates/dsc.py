@@ -18,8 +18,6 @@ FRONT = 10.0
 """How much earlier than evenly the units go: mu of the schedule."""
 SHARPNESS = 200.0
 """Logits are so many times the distance of a score, 1 on average, from the threshold."""
-STEPS = 30
-"""Halvings of the interval in which the threshold is searched."""
 
 
 class DirectControl(Gate):
@@ -72,7 +70,7 @@ class DirectControl(Gate):
     def meet(self, share: float) -> None:
         scores = self.scores() + self.prior
         low, high = 0.0, 1.0
-        for _ in range(STEPS):
+        for _ in range(len(scores).bit_length() + 1):
             middle = (low + high) / 2
             met = self.share((scores > self._thresholds(scores, middle)).to(scores)) <= share
             low, high = (low, middle) if met else (middle, high)
@@ -88,9 +86,9 @@ class DirectControl(Gate):
 
 
 def _lowest(scores: Tensor, share: float) -> Tensor:
-    """The largest of the lowest scores, which are `share` of all."""
-    count = round(share * len(scores))
-    return scores.sort().values[count - 1] if count else scores.min() - 1
+    """A threshold between the lowest scores, which are `share` of all, and the others."""
+    count, ordered = round(share * len(scores)), scores.sort().values
+    return ordered[max(0, count - 1) : count + 1].mean() if count else ordered[0] - 1
 
 
 def _scores(group: ChannelGroup, model: nn.Module) -> Tensor:

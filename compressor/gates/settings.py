@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from compressor import plugins
 from compressor.errors import InputError
@@ -23,13 +23,20 @@ class GateSettings(Section):
         harden: Share of the steps after they have: the network trains with its final units.
     """
 
-    model_config = ConfigDict(populate_by_name=True)
-
     init: str = "open"
     price: float | None = Field(None, alias="lambda", gt=0)
     warmup: float = Field(0.05, ge=0, lt=0.5)
     harden: float = Field(0.45, ge=0, lt=0.5)
 
+    @model_validator(mode="after")
+    def _leave_time(self) -> GateSettings:
+        if self.warmup + self.harden > MOST_STILL:
+            raise ValueError(f"warmup and harden together must be at most {MOST_STILL}, so that the gates can learn")
+        return self
+
+
+MOST_STILL = 0.9
+"""Most of the steps in which gates do not learn."""
 
 EPOCHS = 2
 """Epochs in which gates learn where the recipe does not say."""
@@ -65,9 +72,10 @@ def read_gate(section: CompressSection) -> tuple[MakeGate, GateSettings]:
         first = error.errors(include_url=False)[0]
         known = ", ".join(sorted(gate_options(kind)))
         problem, cure = f"'{section.method}': {first['msg']}", f"the options of '{section.method}' are: {known}"
-        raise InputError(problem, where=f"compress.options.{first['loc'][0]}", cure=cure) from error
+        raise InputError(problem, where=".".join(["compress.options", *map(str, first["loc"])]), cure=cure) from error
     if settings.price is not None and not kind.steered:
         cure = "leave lambda out, or choose another gate"
         raise InputError(f"'{kind.name}' has no penalty to set a price for", where="compress.options.lambda", cure=cure)
-    kind([1], **given)  # options with values that the gate does not know are refused before any work
-    return lambda sizes: kind(sizes, **given), settings
+    own_options = plugins.read_options(kind, given, where="compress.options")
+    kind([1], **own_options)  # options with values that the gate does not know are refused before any work
+    return lambda sizes: kind(sizes, **own_options), settings

@@ -115,6 +115,7 @@ def _batch(report: Report) -> list[Row]:
 
 _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
     "target": ("≤", percent),
+    "target.loss": ("≤", lambda value: f"{value:.4g}"),
     "target.speedup": ("≥", times),
     "target.latency_ms": ("≤", milliseconds),
     "accuracy_drop": ("≤", _lost),
@@ -131,7 +132,9 @@ _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def rule_rows(report: Report) -> list[RuleRow]:
     """Return the rules of acceptance with required and measured value in their units."""
-    measured = next((f"target.{kind}" for kind in ("speedup", "latency_ms") if report.target.get(kind)), "target")
+    measured = next(
+        (f"target.{kind}" for kind in ("loss", "speedup", "latency_ms") if report.target.get(kind)), "target"
+    )
     return [_rule_row(rule, measured if rule.name == "target" else rule.name) for rule in report.accept]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from compressor.errors import InputError
@@ -56,7 +58,7 @@ class GreedyForward(Method):
         loss: str = "divergence",
         candidates: str = "all",
         screen: int = 5,
-        exact: int = 0,
+        exact: Annotated[int, Field(ge=0)] = 0,
         images: int = 128,
         refit: bool = True,
     ) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field
 
 from compressor.selection.base import Calibration, Method, Ranking
 from compressor.selection.imitate_global import ImitateGlobal
@@ -21,7 +24,7 @@ class ImitateBoth(Method):
     summary = "the better of imitate_simplex and imitate_global for every group; label-free"
     paper = "Ye et al., Greedy Optimization Provably Wins the Lottery, NeurIPS 2020 (arXiv 2010.15969)"
 
-    def __init__(self, width: float = 0.5, images: int = 128) -> None:
+    def __init__(self, width: Annotated[float, Field(gt=0, le=1)] = 0.5, images: int = 128) -> None:
         self.width, self.images = width, images
 
     def rank(self, calibration: Calibration) -> dict[str, Ranking]:

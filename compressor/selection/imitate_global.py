@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from compressor.selection.greedy_forward import GreedyForward
 
 
@@ -23,5 +27,5 @@ class ImitateGlobal(GreedyForward):
         "Ye et al., Greedy Optimization Provably Wins the Lottery, NeurIPS 2020 (arXiv 2010.15969), global imitation"
     )
 
-    def __init__(self, screen: int = 5, exact: int = 25, images: int = 128) -> None:
+    def __init__(self, screen: int = 5, exact: Annotated[int, Field(ge=0)] = 25, images: int = 128) -> None:
         super().__init__(repeat=True, scale="N/n", candidates="taylor", screen=screen, exact=exact, images=images)

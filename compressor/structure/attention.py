@@ -27,6 +27,7 @@ class FewerHeads(nn.MultiheadAttention):
         module.kdim = first.shape[1]
         module.vdim = first.shape[1] if module.in_proj_weight is not None else module.v_proj_weight.shape[1]
         module.num_heads = module.out_proj.weight.shape[1] // module.head_dim
+        module._qkv_same_embed_dim = False  # by which the layers around it know that their fused kernels do not fit
 
     def forward(
         self,

@@ -158,5 +158,18 @@ def test_the_slope_of_a_staircase_is_taken_over_its_steps() -> None:
     width = torch.tensor(3.25, requires_grad=True)
     cost = Stairs().expected({"a": width, "b": torch.tensor(3.5)}, {}, {"a": 12, "b": 4})
     (slope,) = torch.autograd.grad(cost, width)
-    assert float(slope) == pytest.approx(20 / 11)  # from 0 at no units to 20 at 11
-    assert float(cost.detach()) == pytest.approx(10 + 0.25 * 20 / 11 + 3.5)
+    assert float(slope) == pytest.approx(10 / 8)  # from 0 at no units to 10 at 8
+    assert float(cost.detach()) == pytest.approx(3.25 * 10 / 8 + 3.5)
+
+
+def test_widths_that_leave_the_fast_path_do_not_make_the_expected_cost_rise() -> None:
+    class Aligned(CostModel):
+        name = "aligned"
+
+        def total(self, widths: Widths) -> float:
+            width = widths.get("a", 64)
+            return width * (1.0 if width % 8 == 0 else 1.6)
+
+    widths = torch.linspace(64, 0, 200)
+    costs = [float(Aligned().expected({"a": width}, {}, {"a": 64})) for width in widths]
+    assert costs == pytest.approx(widths.tolist())

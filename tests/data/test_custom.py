@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from compressor.data import calibration_batches, load_data
+from compressor.data import calibration_batches, load_data, other_batches
 from compressor.errors import InputError
 from compressor.recipe import DataSection
 
@@ -73,6 +73,14 @@ def test_calibration_takes_items_of_the_training_set(file: Path) -> None:
     assert all(
         y == (x[0] / 2) % 3 for batch, ys in zip(inputs, labels, strict=True) for x, y in zip(batch[0], ys, strict=True)
     )
+
+
+def test_others_are_those_that_the_calibration_did_not_take(file: Path) -> None:
+    data = load(file, "pair", args={"count": 10})
+    taken = {float(x[0]) for (batch,) in calibration_batches(data, 6, 4, seed=0)[0] for x in batch}
+    others = {float(x[0]) for (batch,) in other_batches(data, 6, 4, seed=0) for x in batch}
+    assert (len(taken), len(others), taken & others) == (6, 4, set())
+    assert other_batches(data, 10, 4, seed=0) == []
 
 
 def test_calibration_takes_samples_of_any_iterable_of_batches(file: Path) -> None:

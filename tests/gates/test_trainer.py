@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from compressor.budget.macs import Macs
 from compressor.budget.model import CostModel, Widths
 from compressor.budget.params import Params
 from compressor.errors import InputError
+from compressor.gates.base import Gate
 from compressor.gates.course import Phases
 from compressor.gates.settings import GateSettings, read_gate
 from compressor.gates.trainer import Learnt, train_gates
 from compressor.recipe import CompressSection, FinetuneSection
 from compressor.structure import Groups, find_groups
 from compressor.training.history import Progress
-from tests.gates.test_contract import GATES, learn, loader
+from tests.gates.test_contract import GATES, SETTINGS, learn, loader
 from tests.networks import INPUT, build
 
 
@@ -85,6 +87,33 @@ def test_a_price_that_closes_everything_says_so(network: tuple[nn.Module, Groups
         train(network, **{"lambda": 1e6})
 
 
+def test_a_price_that_closes_all_but_nothing_says_so(network: tuple[nn.Module, Groups]) -> None:
+    def closing(sizes: Sequence[int]) -> Gate:
+        gate = GATES["dsc"](sizes)
+        gate.logits = lambda inputs: torch.where(torch.arange(sum(sizes)) < 1, 1.0, -1.0)  # type: ignore[method-assign]
+        return gate
+
+    with pytest.raises(InputError, match="close 13 of 14 units and leave 3%"):
+        learn(*network, make=closing, share=0.99)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_gates_learn_in_full_precision_where_the_network_does_not(gate: str, network: tuple[nn.Module, Groups]) -> None:
+    model, groups = network
+    budget, half = Budget(Macs(model, groups), 0.6), SETTINGS.model_copy(update={"precision": "bf16"})
+    learnt = train_gates(model, groups, loader(), GATES[gate], GateSettings(), budget, half)
+    assert budget.cost.total(budget.widths(groups, learnt.rankings)) <= 0.6 * budget.cost.dense
+
+
+@pytest.mark.parametrize("scope", ["global", "group"])
+def test_a_mild_target_closes_a_few_units_only(scope: str, network: tuple[nn.Module, Groups]) -> None:
+    model, groups = network
+    budget = Budget(Macs(model, groups), 0.95)
+    make = partial(GATES["dsc"], scope=scope)  # type: ignore[call-arg]
+    learnt = train_gates(model, groups, loader(), make, GateSettings(), budget, SETTINGS)
+    assert 0 < sum(learnt.movements[-1].thresholded.values()) < sum(group.size for group in groups)
+
+
 def test_without_hardening_the_rest_is_folded(network: tuple[nn.Module, Groups]) -> None:
     learnt = train(network, harden=0)
     assert learnt.movements[-1].epoch == 3
@@ -120,9 +149,12 @@ def test_any_cost_model_will_do(network: tuple[nn.Module, Groups]) -> None:
 
 FAULTS = [
     ({"ordre": "backward"}, "ordre(.|\n)*order"),
-    ({"order": "sideways"}, "forward or backward"),
+    ({"order": "sideways"}, "'forward' or 'backward'"),
     ({"lambda": -1}, "compress.options.lambda"),
     ({"warmup": 0.9}, "compress.options.warmup"),
+    ({"warmup": 0.49, "harden": 0.49}, "so that the gates can learn"),
+    ({"residual": "perhaps"}, "compress.options.residual: (.|\n)*the default is False"),
+    ({"price": 3}, "compress.options.price"),
 ]
 
 

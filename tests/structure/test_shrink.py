@@ -198,3 +198,13 @@ def test_it_exports_to_the_same_result() -> None:
     small = shrink(known.model, Plan.uniform(known.groups, 0.5))
     exported = torch.export.export(small, inputs_of("invertedresidual"))
     torch.testing.assert_close(exported.module()(*known.inputs), small(*known.inputs))
+
+
+def test_fused_kernels_for_whole_layers_are_not_used_where_heads_were_cut() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+    model = nn.Sequential(nn.TransformerEncoder(layer, 2), nn.Linear(8, 3)).eval()
+    inputs = torch.randn(2, 5, 8)
+    small = shrink(model, Plan.uniform(find_groups(model, inputs), 0.5))
+    expected = small(inputs)
+    with torch.no_grad():
+        assert torch.allclose(small(inputs), expected, atol=1e-6)
