@@ -71,7 +71,8 @@ def read_gate(section: CompressSection) -> tuple[MakeGate, GateSettings]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         known = ", ".join(sorted(gate_options(kind)))
-        problem, cure = f"'{section.method}': {first['msg']}", f"the options of '{section.method}' are: {known}"
+        problem = f"'{section.method}': {first['msg'].removeprefix('Value error, ')}"
+        cure = f"the options of '{section.method}' are: {known}"
         raise InputError(problem, where=".".join(["compress.options", *map(str, first["loc"])]), cure=cure) from error
     if settings.price is not None and not kind.steered:
         cure = "leave lambda out, or choose another gate"
