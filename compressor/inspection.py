@@ -38,6 +38,7 @@ def inspect_subject(subject: Subject, multiple_of: int = 1, latency: Latency | N
             macs=reach("macs", group),
             ms=-latency.change({}, group.name, floor[group.name]) if latency else None,
             useful=useful_widths(latency, group) if latency else [],
+            inexact=group.inexact,
         )
         for group in subject.groups
     ]

@@ -8,7 +8,8 @@ after layer, each on what the layers before it really deliver.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from queue import Queue
 from typing import Any
 
@@ -17,12 +18,16 @@ from torch import nn
 
 from compressor.structure.watch import Watch, WeightCall, evaluating
 
+Mode = Callable[[], AbstractContextManager[Any]]
+
 
 class _Runner:
     """One batch on its way through one network."""
 
-    def __init__(self, model: nn.Module, batch: tuple[Any, ...], wanted: set[str], *, before: bool) -> None:
-        self._model, self._batch, self._wanted, self._before = model, batch, wanted, before
+    def __init__(
+        self, model: nn.Module, batch: tuple[Any, ...], wanted: set[str], mode: Mode = nullcontext, *, before: bool
+    ) -> None:
+        self._model, self._batch, self._wanted, self._mode, self._before = model, batch, wanted, mode, before
         self._stops: Queue[WeightCall | BaseException | None] = Queue()
         self._go: Queue[bool] = Queue()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -32,7 +37,7 @@ class _Runner:
         if not self._go.get():
             return
         try:
-            with torch.no_grad(), Watch(self._model, self._visit, before=self._before):
+            with torch.no_grad(), self._mode(), Watch(self._model, self._visit, before=self._before):
                 self._model(*self._batch)
             self._stops.put(None)
         except BaseException as error:
@@ -64,16 +69,29 @@ class _Stopped(Exception):
 
 
 def in_step(
-    dense: nn.Module, other: nn.Module, batches: Sequence[tuple[Any, ...]], weights: set[str]
+    dense: nn.Module,
+    other: nn.Module,
+    batches: Sequence[tuple[Any, ...]],
+    weights: set[str],
+    mode: Mode = nullcontext,
 ) -> Iterator[list[tuple[WeightCall, WeightCall]]]:
     """Run both networks over all batches, stopping at every operation with one of the named weights.
+
+    Args:
+        dense: The network that is looked at.
+        other: The network that is re-solved.
+        batches: Inputs.
+        weights: Names of the weights to stop at.
+        mode: Makes what the other network runs within.
 
     Yields:
         For every such operation, in the order of the data, the calls (dense, other) of every batch: of the dense
         network after the operation, of the other one before it, so that it goes on with what its weight is by then.
     """
     with evaluating(dense), evaluating(other):
-        runners = [(_Runner(dense, b, weights, before=False), _Runner(other, b, weights, before=True)) for b in batches]
+        runners = [
+            (_Runner(dense, b, weights, before=False), _Runner(other, b, weights, mode, before=True)) for b in batches
+        ]
         try:
             while True:
                 stops = ((left.step(), right.step()) for left, right in runners)

@@ -76,7 +76,7 @@ def make_report(
         speed=read_json(speed) if speed.exists() else None,
         batch=read_json(done.measured / BATCH),
         rise=read_json(rise)["rise"] if rise.exists() else None,
-        warnings=_warnings(recipe, benchmarks) + _not_refitted(done.pruned),
+        warnings=_warnings(recipe, benchmarks) + _not_refitted(done.pruned) + _inexact(Plan.load(done.compact / PLAN)),
     )
     if report.speed:
         report.warnings.extend(_short(report.speed))
@@ -142,7 +142,13 @@ def _onnx_files(directory: Path) -> list[str]:
 def _cut(subject: Subject, plan: Plan, faults: Mapping[str, str]) -> list[Group]:
     kept = {name: len(units) for name, units in plan.kept.items()}
     sizes = {g.name: {"reason": faults[g.name]} if g.name in faults else {"kept": kept[g.name]} for g in subject.groups}
-    return [Group(name=g.name, layers=layers(g), size=g.size, **sizes[g.name]) for g in subject.groups]
+    named = ((g, {"name": g.name, "layers": layers(g), "size": g.size, "inexact": g.inexact}) for g in subject.groups)
+    return [Group(**known, **sizes[g.name]) for g, known in named]
+
+
+def _inexact(plan: Plan) -> list[str]:
+    cut = [p.group.name for p in plan.groups if p.group.inexact and p.dropped]
+    return [f"inexact: layer norms read {', '.join(cut)}, so that what is left computes something else"] if cut else []
 
 
 def _not_refitted(pruned: Path) -> list[str]:

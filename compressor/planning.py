@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from compressor.budget.allocate import Budget
+from compressor.budget.cost import measure_cost
 from compressor.errors import InputError
 from compressor.job import Job
 from compressor.outcome import (
@@ -22,10 +23,11 @@ from compressor.outcome import (
     write_json,
 )
 from compressor.rise import Rise, smallest_within
+from compressor.rules import TARGET_TOLERANCE
 from compressor.selection.base import Ranking
 from compressor.speed import Chase, profile, read_cost, settings_of, summary
 from compressor.stages import sha256
-from compressor.structure import Plan, verify
+from compressor.structure import Plan, shrink, verify
 from compressor.structure.groups import Groups
 from compressor.structure.proof import TOLERANCE
 from compressor.structure.trial import faulty_groups
@@ -36,6 +38,9 @@ from compressor.subject import (
     target_of,
 )
 from exporters.operators import device
+
+COUNTED, CORRECTIONS = 1e-3, 8
+"""Share of the multiply-adds that a cost model may miss; and how often a budget is corrected where it misses more."""
 
 
 class Planner:
@@ -59,9 +64,8 @@ class Planner:
 
         depends_on = self.job.export_settings() | {"settings": settings_of(section), "device": device()}
         given = section.table and sha256(section.table)
-        return self.job.stage(
-            "profile", depends_on | {"table": given, "keep": list(self.job.recipe.compress.keep)}, work
-        )
+        structure = self.job.recipe.compress.model_dump(mode="json", include={"keep", "inexact"})
+        return self.job.stage("profile", depends_on | {"table": given} | structure, work)
 
     def plan(self, selected: Path, dense: Path) -> Path:
         """Choose the widths that meet the target, and prove that the cut is exact."""
@@ -107,6 +111,8 @@ class Planner:
         kind, value = target_of(self.job.recipe.compress)
         if kind == "loss":
             return self._within(value, groups, rankings, directory)
+        if kind == "macs":
+            return self._counted(value, self.budget(dense), groups, rankings)
         if kind not in MEASURED:
             return self.budget(dense).widths(groups, rankings)
         chase = self._chase(dense)
@@ -114,6 +120,25 @@ class Planner:
         attempts = chase.attempts(target, groups, rankings)
         write_json(directory / SPEED, summary(chase.cost, groups, target, attempts, chase.is_here))
         return attempts[-1].widths
+
+    def _counted(self, share: float, budget: Budget, groups: Groups, rankings: Mapping[str, Ranking]) -> dict[str, int]:
+        """Choose widths whose multiply-adds, counted in the shrunk network, meet the target.
+
+        The cost model knows those of layers. Where products of activations come on top (attention), the budget is
+        corrected until what is counted is right.
+        """
+        subject = self.job.subject
+        widths = budget.widths(groups, rankings)
+        if abs(budget.cost.dense / subject.cost.macs - 1) < COUNTED:
+            return widths
+        for _ in range(CORRECTIONS):
+            plan = Plan.of(groups, {name: rankings[name].order[:width] for name, width in widths.items()})
+            counted = measure_cost(shrink(subject.model, plan), subject.inputs).macs / subject.cost.macs
+            if share * (1 - TARGET_TOLERANCE) <= counted <= share:
+                break
+            budget = dataclasses.replace(budget, share=min(1.0, budget.share * share / counted))
+            widths = budget.widths(groups, rankings)
+        return widths
 
     def _within(self, limit: float, groups: Groups, rankings: Mapping[str, Ranking], directory: Path) -> dict[str, int]:
         """Choose the widths with the fewest MACs whose loss rises no more than the limit, and write down how much."""

@@ -150,6 +150,7 @@ class CompressSection(Section):
     target: Target
     calibration: CalibrationSection = CalibrationSection()
     keep: tuple[str, ...] = ()
+    inexact: bool = False
     refit: bool = True
     refit_mixing: float = Field(1.0, gt=0, le=1)
     multiple_of: int = Field(1, ge=1)

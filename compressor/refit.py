@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -24,6 +25,7 @@ from compressor.memory import pool, trim
 from compressor.structure.groups import Groups, Slice
 from compressor.structure.linear import draw_places, read_inputs, read_matrix, read_outputs, unit_columns, write_matrix
 from compressor.structure.mask import zero_columns
+from compressor.structure.norms import kept_norms
 from compressor.structure.plan import Plan
 from compressor.structure.watch import WeightCall
 
@@ -94,7 +96,7 @@ def refit(
     done: list[Refit] = []
     pool()
     trim()
-    for calls in in_step(model, fitted, images, set(cuts)):
+    for calls in in_step(model, fitted, images, set(cuts), partial(kept_norms, fitted, plan)):
         done.append(solver.solve(calls))
         large = sum(dense.output.nbytes for dense, _ in calls if dense.output is not None) > LARGE_BYTES
         del calls

@@ -154,7 +154,7 @@ class Run(Job):
             write_rankings(directory, rankings)
 
         options = {} if is_gate(section) else section.options
-        depends_on = section.model_dump(mode="json", include={"calibration", "keep"})
+        depends_on = section.model_dump(mode="json", include={"calibration", "keep", "inexact"})
         return self.stage("select", depends_on | {"method": method.name, "options": options}, work, together=True)
 
     def learn(self, dense: Path) -> Path:

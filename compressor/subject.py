@@ -69,7 +69,7 @@ def load_subject(recipe: Recipe, base: Path) -> Subject:
         sha256, entry = loaded.sha256, loaded.entry
     check_forward(model, recipe.model)
     inputs = example_inputs(recipe.model, batch=2, seed=recipe.seed)
-    groups = find_groups(model, inputs, keep=recipe.compress.keep)
+    groups = find_groups(model, inputs, keep=recipe.compress.keep, inexact=recipe.compress.inexact)
     return Subject(model, inputs, groups, measure_cost(model, inputs), sha256, entry)
 
 
@@ -131,6 +131,9 @@ def check_recipe(recipe: Recipe) -> None:
     """
     first_method(recipe.compress)
     plugins.find("compressor.training.schedules", Schedule, recipe.finetune.schedule, where="finetune.schedule")
+    if recipe.compress.inexact and not recipe.finetune.epochs:
+        cure = "set finetune.epochs to 1 or more, or compress.inexact: false"
+        raise InputError("what inexact cuts change, only training makes up for", where="compress.inexact", cure=cure)
     if not recipe.export.dynamic_batch and len(recipe.benchmark.batch_sizes) > 1:
         cure = "set export.dynamic_batch: true, or measure one batch size"
         raise InputError("files of a fixed batch run at one batch size", where="benchmark.batch_sizes", cure=cure)

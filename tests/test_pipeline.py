@@ -49,6 +49,20 @@ def tiny():
     torch.manual_seed(1)
     return Tiny()
 """
+TRANSFORMER = """
+import torch
+from torchvision.models import VisionTransformer
+
+class Grey(VisionTransformer):
+    def forward(self, x):
+        return super().forward(x.expand(-1, 3, -1, -1))
+
+def build():
+    torch.manual_seed(0)
+    model = Grey(8, 2, 2, 4, 32, 48, num_classes=10)
+    torch.nn.init.normal_(model.heads.head.weight)
+    return model
+"""
 RECIPE = {
     "model": {"builder": "model.py:tiny", "checkpoint": "tiny.pth", "input": [1, 8, 8]},
     "data": {"source": "digits"},
@@ -257,6 +271,20 @@ def test_dead_units_are_counted_where_they_are_revived(project: Path, tmp_path: 
     kept = {layer: group.kept for group in report.pruned_groups for layer in group.layers}
     assert {entry.layer: entry.units for entry in report.activity} == {n: kept[n] for n in ("norm", "inner", "outer")}
     assert "hardly fire are raised" in (tmp_path / "log.txt").read_text()
+
+
+def test_the_embedding_of_a_transformer_is_cut_where_that_is_asked_for(project: Path, tmp_path: Path) -> None:
+    """Products of activations count: the cost model of layers does not know them."""
+    (tmp_path / "net.py").write_text(TRANSFORMER)
+    recipe = RECIPE | {"model": {"builder": "net.py:build", "input": [1, 8, 8]}}
+    recipe |= {"compress": {"method": "magnitude", "target": {"macs": 0.5}, "inexact": True}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    report = compress(tmp_path / "recipe.yaml", tmp_path / "run", overrides=["finetune.epochs=1"])
+    assert 0.47 < report.compact.macs / report.dense.macs <= 0.505
+    assert [group.kept < (group.size or 0) for group in report.groups if group.inexact] == [True]
+    assert any(warning.startswith("inexact: ") for warning in report.warnings)
+    with pytest.raises(InputError, match=r"compress.inexact(.|\n)*finetune.epochs"):
+        compress(tmp_path / "recipe.yaml", tmp_path / "other", overrides=["finetune.epochs=0"])
 
 
 def test_a_size_target_is_met_by_the_file(project: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from compressor.report.schema import Inspection, Report
+from compressor.report.schema import Inspection, Reach, Report
 from compressor.report.tables import comparison, count, percent, rule_rows, verdict
 
 
@@ -30,7 +30,7 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     console.print(Text(f"{count(inspection.params)} parameters, {count(inspection.macs)} multiply-adds per input"))
     head = ["Channel group", "Units", "Step", "Parameters in reach", "Multiply-adds in reach"]
     groups = [
-        [group.name, str(group.size), str(group.step), percent(group.params), percent(group.macs)]
+        [_labelled(group), str(group.size), str(group.step), percent(group.params), percent(group.macs)]
         for group in inspection.groups
     ]
     if any(group.ms is not None for group in inspection.groups):
@@ -50,6 +50,10 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     console.print(Text(f"Smallest reachable targets: {reachable}"))
     if inspection.fastest is not None:
         console.print(Text(f"Largest speed-up that the table foretells: {inspection.fastest:.2f}"))
+
+
+def _labelled(group: Reach) -> str:
+    return f"{group.name} (inexact)" if group.inexact else group.name
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -39,13 +39,14 @@ class Network(Part):
 
 
 class Group(Part):
-    """A channel group: pruned to `kept` of `size` units, or left alone for a `reason`."""
+    """A channel group: pruned to `kept` of `size` units, or left alone for a `reason`; `inexact` where norms mix it."""
 
     name: str
     layers: list[str]
     size: Number | None = None
     kept: Count | None = None
     reason: str | None = None
+    inexact: bool = False
 
 
 class Parity(Part):
@@ -308,6 +309,7 @@ class Reach(Part):
         macs: The same share of the multiply-adds.
         ms: Milliseconds that it saves; None without a latency table.
         useful: Widths below the full one that are faster than every wider one.
+        inexact: Whether cutting it changes what is left, because a layer norm reads it.
     """
 
     name: str
@@ -318,6 +320,7 @@ class Reach(Part):
     macs: float
     ms: float | None = None
     useful: list[int] = []
+    inexact: bool = False
 
 
 class Inspection(Part):

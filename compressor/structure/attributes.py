@@ -115,14 +115,14 @@ _REPAIRS: tuple[tuple[type[Any], Callable[[nn.Module], None]], ...] = (
 
 
 def _own_widths(name: str, module: nn.Module, before: nn.Module, roles: Mapping[tuple[str, int], Role]) -> None:
-    """The widths that a module of unknown kind wrote down are sizes of its tensors."""
+    """Widths that a module of unknown kind wrote down are sizes of its tensors; how wide heads are never changes."""
     sizes: dict[int, dict[Role | None, int]] = {}
     for tensor, old in before.named_parameters(recurse=False):
         new = getattr(module, tensor)
         for axis, size in enumerate(old.shape):
             sizes.setdefault(size, {})[roles.get((f"{name}.{tensor}", axis))] = new.shape[axis]
     for attribute, value in list(vars(module).items()):
-        if type(value) is not int or value not in sizes:
+        if type(value) is not int or value not in sizes or "head" in attribute:
             continue
         choices = sizes[value]
         side = next((role for start, role in SIDES.items() if attribute.startswith(start)), None)

@@ -37,6 +37,7 @@ def find_groups(
     example_inputs: Tensor | tuple[Any, ...],
     *,
     keep: Sequence[str] = (),
+    inexact: bool = False,
     seconds: float | None = None,
 ) -> Groups:
     """Find the channel groups of a network by watching it run.
@@ -48,6 +49,9 @@ def find_groups(
         model: The network; it is left as it was.
         example_inputs: A tensor, or a tuple of what `model(*inputs)` takes. One example is enough.
         keep: Patterns (`classifier.*`) of layers that must stay as they are.
+        inexact: Also return groups whose channels a layer norm reads, such as the embedding of a transformer. What is
+            left of them computes something else, which only training makes up for; the trial compares it with the
+            masked network whose norms look at the kept channels.
         seconds: Processor time for finding the couplings; layers for which it is not enough are skipped. By default two
             minutes, or as long as a hundred passes where that is more.
 
@@ -64,7 +68,7 @@ def find_groups(
         limit = max(SECONDS, PASSES * (process_time() - started)) if seconds is None else seconds
         small = _smaller(model, inputs, list(uses))
         couplings = find_couplings(model, small, seconds=limit)
-    survey = Survey(couplings, _owners(model))
+    survey = Survey(couplings, _owners(model), inexact=inexact)
     groups, skipped = survey.groups(kept)
     bad = failing_groups(model, groups, small, auxiliary=len(couplings.calls) > len(uses))
     good = [g for g in groups if g.name not in bad]

@@ -46,6 +46,8 @@ class ChannelGroup:
         blocks: Sets of units of which equally many must be kept (the groups of a grouped convolution);
             empty when the choice is free.
         vanishes: True where no unit at all need be kept: what reads them becomes a constant.
+        inexact: True where a layer norm reads the channels: cutting some changes all the others, which only training
+            makes up for.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ChannelGroup:
     slices: tuple[Slice, ...]
     blocks: tuple[tuple[int, ...], ...] = ()
     vanishes: bool = False
+    inexact: bool = False
 
     def layers(self, role: Role) -> tuple[str, ...]:
         """Names of the layers with that role, without repetition, in the order of the data."""

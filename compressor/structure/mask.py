@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.structure.groups import Slice
+from compressor.structure.norms import kept_norms
 from compressor.structure.plan import Plan
 from compressor.structure.shrink import check_fits
 
@@ -17,7 +18,8 @@ from compressor.structure.shrink import check_fits
 def masked(model: nn.Module, plan: Plan) -> Iterator[nn.Module]:
     """Zero the dropped units at the inputs of all their consumers; the weights come back on leaving.
 
-    A consumer is linear in its inputs, so zeroing an input channel is zeroing the weights that read it.
+    A consumer is linear in its inputs, so zeroing an input channel is zeroing the weights that read it. Layer norms
+    over the channels of inexact groups look at the kept ones only.
     """
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     check_fits(tensors, (s for p in plan.groups for s in p.group.slices))
@@ -29,7 +31,8 @@ def masked(model: nn.Module, plan: Plan) -> Iterator[nn.Module]:
                     for rows, columns in _columns(tensors[s.tensor].detach(), s, planned.dropped):
                         saved.append((rows, s.axis, columns, rows.index_select(s.axis, columns)))
                         rows.index_fill_(s.axis, columns, 0)
-        yield model
+        with kept_norms(model, plan):
+            yield model
     finally:
         for rows, axis, columns, values in reversed(saved):
             rows.index_copy_(axis, columns, values)

@@ -45,6 +45,7 @@ class _Group(BaseModel):
     size: int = Field(ge=1, le=MOST)
     kept: list[Count]
     vanishes: bool = False
+    inexact: bool = False
     slices: list[_Slice]
 
 
@@ -180,7 +181,8 @@ def _dump_group(planned: PlannedGroup) -> dict[str, Any]:
         for s in group.slices
     ]
     kept = list(planned.kept)
-    return {"name": group.name, "size": group.size, "kept": kept, "vanishes": group.vanishes, "slices": slices}
+    flags = {"vanishes": group.vanishes} | ({"inexact": True} if group.inexact else {})
+    return {"name": group.name, "size": group.size, "kept": kept} | flags | {"slices": slices}
 
 
 def _dump_coordinates(coordinates: tuple[tuple[int, ...], ...]) -> Any:
@@ -205,4 +207,4 @@ def _load_group(group: _Group, where: str) -> ChannelGroup:
         if len(units) != group.size:
             raise InputError(f"{s.tensor} has {len(units)} units, its group {group.size}", where=where)
         slices.append(Slice(s.tensor, s.axis, s.role, units, s.conv_groups))
-    return ChannelGroup(group.name, group.size, tuple(slices), vanishes=group.vanishes)
+    return ChannelGroup(group.name, group.size, tuple(slices), vanishes=group.vanishes, inexact=group.inexact)

@@ -30,8 +30,8 @@ class _Component:
 class Survey:
     """Sorts the connected components of the couplings into groups."""
 
-    def __init__(self, couplings: Couplings, owners: dict[str, tuple[str, ...]]) -> None:
-        self.couplings, self.owners = couplings, owners
+    def __init__(self, couplings: Couplings, owners: dict[str, tuple[str, ...]], *, inexact: bool = False) -> None:
+        self.couplings, self.owners, self.inexact = couplings, owners, inexact
         self.roles: dict[Port, Role] = {}
         self.blocks: dict[Port, int] = {}
         self.rank: dict[Port, int] = {}
@@ -126,7 +126,7 @@ class Survey:
         if held is not None:
             return f"kept as it is ({held})"
         norms = [p.tensor for p in ports if p.tensor.startswith(NORM_PREFIX)]
-        if norms:
+        if norms and not self.inexact:
             return f"its channels are {norms[0].partition('#')[0]} together, so cutting some changes all the others"
         computed = next((p.tensor for p in ports if p.tensor.startswith(COMPUTED_PREFIX)), None)
         if computed is not None:
@@ -142,7 +142,7 @@ class Survey:
             return "it has a single unit in each group of a grouped convolution, which cannot be divided"
         layer = lead.tensor.rpartition(".")[0]
         name = next(n for n in _names(layer, units[0][lead][0]) if n not in names)
-        return ChannelGroup(name, len(units), slices, blocks)
+        return ChannelGroup(name, len(units), slices, blocks, inexact=bool(norms))
 
     def _blocks(self, ports: Sequence[Port], units: list[Unit]) -> tuple[tuple[int, ...], ...] | str:
         """Partition of the units of which equally many must stay, from all grouped convolutions they pass."""

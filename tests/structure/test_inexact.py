@@ -1,0 +1,94 @@
+"""Groups whose channels a layer norm reads: cut only where asked for, and right up to what the norms compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import ConvNeXt, VisionTransformer
+from torchvision.models.convnext import CNBlockConfig
+
+import exporters
+from compressor import Plan, find_groups, load_compact, save_compact, shrink, verify
+from compressor.refit import refit
+from compressor.structure import Groups
+from tests.structure.networks import randomised
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 24, dropout=0.0, batch_first=True, norm_first=True)
+        self.embed, self.head = nn.Linear(64, 16), nn.Linear(16, 5)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.embed(x.flatten(2))).mean(1))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "vit": lambda: VisionTransformer(16, 8, 2, 2, 24, 40, num_classes=5),
+    "convnext": lambda: ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 2)], num_classes=5),
+    "encoder": Encoder,
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def subject(request: pytest.FixtureRequest) -> tuple[nn.Module, Groups, Tensor]:
+    torch.manual_seed(0)
+    model, x = randomised(NETWORKS[request.param]()), torch.randn(2, 3, 16, 16)
+    for weight in filter(lambda p: p.dim() > 1, model.parameters()):
+        nn.init.normal_(weight, std=0.2)  # some are zero at first
+    if request.param == "encoder":
+        x = torch.randn(2, 3, 8, 8)
+    return model, find_groups(model, x, inexact=True), x
+
+
+def inexact(groups: Groups) -> list[str]:
+    return [group.name for group in groups if group.inexact]
+
+
+def test_they_are_left_alone_unless_asked_for(subject: tuple[nn.Module, Groups, Tensor]) -> None:
+    model, groups, x = subject
+    exact = find_groups(model, x)
+    assert inexact(groups)
+    assert not inexact(exact)
+    assert {group.name for group in exact} == {group.name for group in groups if not group.inexact}
+    assert any("normalised" in skipped.reason for skipped in exact.skipped)
+
+
+def test_the_shrunk_network_is_the_masked_one_with_norms_of_what_is_kept(
+    subject: tuple[nn.Module, Groups, Tensor], tmp_path: Path
+) -> None:
+    model, groups, x = subject
+    plan = Plan.uniform(groups, 0.5)
+    assert verify(model, plan, x) < 1e-9
+    without = [replace(p, group=replace(p.group, inexact=False)) for p in plan.groups]
+    assert verify(model, Plan(tuple(without)), x) > 1e-3
+    small = shrink(model, plan)
+    save_compact(small, plan, tmp_path)
+    assert inexact_of(Plan.load(tmp_path / "plan.json")) == inexact(groups)
+    assert torch.equal(load_compact(tmp_path, model)(x), small(x))
+    path = exporters.export_onnx(small, x, tmp_path / "small.onnx")
+    assert exporters.check_parity(small, path, x).max_rel < 1e-4
+    again = find_groups(small, x, inexact=True)
+    assert {g.name: g.size for g in again if g.inexact} == {n: len(plan.kept[n]) for n in inexact(groups)}
+
+
+def inexact_of(plan: Plan) -> list[str]:
+    return [planned.group.name for planned in plan.groups if planned.group.inexact]
+
+
+def test_the_refit_sees_the_norms_of_what_is_kept(subject: tuple[nn.Module, Groups, Tensor]) -> None:
+    model, groups, x = subject
+    images, unseen = torch.randn(256, *x.shape[1:]), torch.randn(64, *x.shape[1:])
+    plan = Plan.uniform(groups, 0.75)
+    fitted, done = refit(model, plan, [(images,)], groups=groups)
+    with torch.no_grad():
+        wrong, dense = ((shrink(m, plan)(unseen) - model(unseen)).square().mean() for m in (fitted, model))
+    assert any(entry.applied for entry in done)
+    assert wrong < 0.9 * dense
