@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from compressor.errors import InputError
 from compressor.recipe import BaselineSection
@@ -68,9 +69,14 @@ def _latency(margin: float, report: Report, baseline: Report) -> Rule:
 
 def _other_data(report: Report, baseline: Report, keys: Sequence[str]) -> str:
     """How the data sections of both recipes differ in some keys, in words."""
-    then, now = (found.recipe.get("data", {}) for found in (baseline, report))
+    then, now = (_section(found, "data") for found in (baseline, report))
     found = {key: (then.get(key), now.get(key)) for key in keys}
     return "; ".join(f"data.{key}: {a} then, {b} now" for key, (a, b) in found.items() if a != b)
+
+
+def _section(report: Report, name: str) -> dict[str, Any]:
+    found = report.recipe.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _dense(benchmark: Benchmark) -> float:

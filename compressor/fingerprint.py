@@ -5,10 +5,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+READ = 2**30
+"""Bytes up to which a file that is named counts by its contents, beyond by its size and time of change."""
 
 
 def of_network(model: nn.Module) -> str:
@@ -51,6 +57,33 @@ def of_files(root: Path) -> str:
             place = os.path.relpath(os.path.join(parent, name), root)
             digest.update(f"{place} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def of_named(arguments: Any, folders: Iterable[Path], *, out: Path) -> str:
+    """Hash of the files and folders that arguments name.
+
+    Args:
+        arguments: Strings, in dictionaries and lists; those that name nothing count for nothing.
+        folders: Where the names are looked for.
+        out: What is written to; a folder around it would change by itself, and does not count.
+    """
+    digest, places = hashlib.sha256(), list(folders)
+    for text in filter(_could_be_a_path, tree_leaves(arguments)):
+        for path in dict.fromkeys(folder / text for folder in places):
+            if path.is_file():
+                digest.update(path.read_bytes() if path.stat().st_size <= READ else _status(path))
+            elif path.is_dir() and not out.resolve().is_relative_to(path.resolve()):
+                digest.update(of_files(path).encode())
+    return digest.hexdigest()
+
+
+def _could_be_a_path(value: Any) -> bool:
+    return isinstance(value, str | Path) and 0 < len(str(value)) < 1024 and "\0" not in str(value)
+
+
+def _status(path: Path) -> bytes:
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}".encode()
 
 
 def of_contents(*contents: bytes) -> str:

@@ -97,8 +97,15 @@ class Job:
             "data": self.recipe.data.model_dump(mode="json"),
             "images": [fingerprint.of_tensors(self.real_inputs), root and fingerprint.of_files(root)],
             "code": [sha256(Path(file)) for file in files if file.endswith(".py")],
+            "named": fingerprint.of_named(self.recipe.data.args, self._folders(), out=self.stages.run_dir),
             "seed": self.recipe.seed,
         }
+
+    def _folders(self) -> list[Path]:
+        """Where a data source may look for the files that it is given by name."""
+        source = Path(self.recipe.data.source.rpartition(":")[0])
+        root = self.recipe.data.root
+        return [Path(), self.base, source.parent, *([root] if root else [])]
 
     def stage(
         self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None], *, together: bool = False

@@ -262,7 +262,7 @@ class Run(Job):
 
     def benchmark(self, dense: Path, compact: Path, exported: Path) -> Path:
         """Measure both files side by side, at every batch size."""
-        settings = self.recipe.benchmark
+        settings, single_calls = self.recipe.benchmark, self.recipe.accept.p99_ms is not None
 
         def work(directory: Path) -> None:
             results = []
@@ -275,6 +275,7 @@ class Run(Job):
                     batch=batch,
                     min_seconds=settings.seconds,
                     seed=self.recipe.seed,
+                    single_calls=single_calls,
                 )
                 result.save_samples(directory / samples_name(batch))
                 results.append(result.to_dict())
@@ -285,6 +286,7 @@ class Run(Job):
         depends_on = {
             "compact": compact.name,
             "benchmark": settings.model_dump(mode="json", exclude={"table"}),
+            "single_calls": single_calls,
         } | self.export_settings()
         machine = {"node": platform.node(), "onnxruntime": onnxruntime.__version__}
         return self.stage("benchmark", depends_on | machine, work)

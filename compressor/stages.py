@@ -91,7 +91,7 @@ class Stages:
     def _note_version(self) -> None:
         """Say it where another version has worked here: its stages depend on its number, and are not used."""
         note = self.run_dir / ".version"
-        former = note.read_text() if note.exists() else None
+        former = note.read_bytes().decode(errors="replace") if note.exists() else None
         if former not in (None, __version__):
             self.say(f"compressor {former} worked in {self.run_dir}; this is {__version__}, all stages are done again")
         write_atomically(note, __version__.encode())
@@ -185,7 +185,8 @@ def _intact(directory: Path) -> bool:
     if not manifest.is_file():
         return False
     try:
-        files = json.loads(manifest.read_text())["files"]
+        read = json.loads(manifest.read_text())
+        files, _ = read["files"], float(read["seconds"])
     except (ValueError, KeyError, TypeError):
         return False
     return bool(files == _files(directory))

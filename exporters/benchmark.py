@@ -127,6 +127,7 @@ class Benchmark:
             "provider": self.provider,
             "threads": self.threads,
             "batch": self.batch,
+            "calls_per_sample": self.calls_per_sample,
             "models": {name: asdict(value) for name, value in self.models.items()},
             "speedup": asdict(self.speedup) if self.speedup else None,
             **({"speedups": speedups} if len(speedups) > 1 else {}),
@@ -177,6 +178,7 @@ def benchmark(
     warmup_samples: int = 10,
     seed: int = 0,
     memory: bool = True,
+    single_calls: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Benchmark:
     """Measure ONNX files against the first of them, on random inputs.
@@ -193,6 +195,7 @@ def benchmark(
         warmup_samples: ... and at least so many times.
         seed: Seed of inputs, order and resampling.
         memory: Whether to measure peak memory as well, of each file in a process of its own.
+        single_calls: Whether a sample is one call even where calls are short: percentiles are those of calls then.
         progress: Called after every pass with the share that is done, 0 to 1.
 
     Raises:
@@ -207,7 +210,7 @@ def benchmark(
     for file in files:
         file.open()
         file.warm_up(warmup_seconds, warmup_samples)
-    calls_per_sample = max(1, math.ceil(SAMPLE_SECONDS / min(file.seconds for file in files)))
+    calls_per_sample = 1 if single_calls else max(1, math.ceil(SAMPLE_SECONDS / min(file.seconds for file in files)))
     schedule = _Schedule.of(files, calls_per_sample, min_seconds, min_samples)
     _measure(files, schedule, warmup_samples, seed, progress)
     names = _names(paths)

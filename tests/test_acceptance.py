@@ -83,6 +83,14 @@ def test_limits_are_those_of_the_compact_network(name: str, bound: float, passed
     assert rule(name, measured, **{name: bound}).passed is passed
 
 
+def test_percentiles_of_means_are_none_of_calls() -> None:
+    measured = with_compact()
+    measured.benchmarks[0].calls_per_sample = 12
+    judged = rule("p99_ms", measured, p99_ms=2.4)
+    assert (judged.measured, judged.passed) == (None, False)
+    assert "means of 12 calls" in judged.text
+
+
 def test_memory_that_was_not_measured_fails() -> None:
     judged = rule("peak_mb", report(), peak_mb=1000)
     assert (judged.measured, judged.passed) == (None, False)

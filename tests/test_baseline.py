@@ -49,6 +49,12 @@ def test_accuracy_on_other_data_is_refused_or_marked() -> None:
     assert judged.passed and "/elsewhere" in judged.text
 
 
+def test_a_recipe_that_is_none_tells_of_no_data() -> None:
+    then = report()
+    then.recipe["data"] = ["source"]
+    assert rule("accuracy_drop", report(), then).passed
+
+
 def test_accuracy_that_is_not_known_fails() -> None:
     assert not rule("accuracy_drop", with_accuracy(None), with_accuracy(0.86)).passed
 

@@ -56,6 +56,14 @@ def test_a_job_without_a_verdict_says_so(job: dict[str, str], tmp_path: Path) ->
     assert suite is not None and suite.get("errors") == "1"
 
 
+def test_a_baseline_among_the_results_is_refused_before_they_go(job: dict[str, str], tmp_path: Path) -> None:
+    kept = tmp_path / "runs" / "ci" / "report.json"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    assert start(job, tmp_path, MODE="0", BASELINE="runs/ci/report.json").wait(30) == 2
+    assert kept.exists()
+
+
 def test_everything_is_handed_on(job: dict[str, str], tmp_path: Path) -> None:
     assert start(job, tmp_path, "--set", "seed=1", MODE="0", BASELINE="old report.json").wait(30) == 0
     expected = ["run", "my recipe.yaml", "--out", "runs/ci", "--set", "seed=1", "--baseline", "old report.json"]

@@ -50,3 +50,19 @@ def test_swapped_files_are_other_data(tmp_path: Path) -> None:
     (tmp_path / "b").rename(tmp_path / "a")
     (tmp_path / "c").rename(tmp_path / "b")
     assert fingerprint.of_files(tmp_path) != before
+
+
+def test_what_arguments_name_counts_by_its_contents(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    file, arguments, out = tmp_path / "labels" / "d.pt", {"files": ["labels/d.pt"], "mode": "none"}, tmp_path / "run"
+
+    def found(arguments: object = arguments) -> str:
+        return fingerprint.of_named(arguments, [tmp_path], out=out)
+
+    nothing = found()
+    file.write_bytes(b"1")
+    first = found()
+    file.write_bytes(b"2")
+    assert len({nothing, first, found()}) == 3
+    assert found({"folder": "labels"}) != nothing
+    assert found({"folder": "."}) == nothing  # it holds what the run writes

@@ -86,12 +86,20 @@ def test_the_directory_of_another_version_is_pointed_out(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("file", ["result.txt", "stage.json"])
 @pytest.mark.parametrize(
-    "damage", [Path.unlink, lambda path: path.write_bytes(b"\xff")], ids=["removed", "overwritten"]
+    "damage",
+    [Path.unlink, lambda path: path.write_bytes(b"\xff"), lambda path: path.write_text(path.read_text()[:-20] + "}")],
+    ids=["removed", "overwritten", "shortened"],
 )
 def test_a_damaged_stage_is_done_again(tmp_path: Path, file: str, damage) -> None:  # type: ignore[no-untyped-def]
     with Stages(tmp_path) as stages:
         damage(stages.run("plan", {}, write("one")) / file)
         assert (stages.run("plan", {}, write("two")) / "result.txt").read_text() == "two"
+
+
+def test_a_note_of_the_version_that_is_no_text_is_another_version(tmp_path: Path) -> None:
+    (tmp_path / ".version").write_bytes(b"\xff")
+    with Stages(tmp_path) as stages:
+        stages.run("plan", {}, write("one"))
 
 
 def test_fresh_forgets_finished_stages(tmp_path: Path) -> None:

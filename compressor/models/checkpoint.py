@@ -115,7 +115,7 @@ def _unpickle(path: Path, allow_pickle: bool) -> Any:
                 where=str(path),
                 cure="save its weights: torch.save(torch.jit.load(path).state_dict(), new_path)",
             ) from error
-        refused = re.search(r"GLOBAL (\w+\.[\w.]*\w)|Unsupported class (\w+\.[\w.]*\w)", str(error))
+        refused = re.search(r"GLOBAL (\w[\w.]*)|Unsupported class (\w[\w.]*)", str(error))
         if refused is None:
             raise
         if not allow_pickle:
@@ -204,6 +204,8 @@ def _convert(path: Path, key: str, value: Tensor, expected: Tensor) -> Tensor:
     """Bring a tensor to the network's type, and prove that it holds numbers."""
     if key.endswith("num_batches_tracked"):
         return value.detach().to(expected.dtype)
+    if value.is_meta or value.is_nested or value.layout != torch.strided:
+        raise InputError(f"{key} holds no dense numbers", where=str(path), cure="save ordinary dense tensors")
     if value.is_floating_point() != expected.is_floating_point() or value.is_complex() or value.is_quantized:
         raise InputError(
             f"{key} is {value.dtype} instead of {expected.dtype}", where=str(path), cure="save float weights"

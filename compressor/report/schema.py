@@ -11,6 +11,8 @@ from compressor.errors import InputError
 
 SCHEMA_VERSION = 1
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Milliseconds = Annotated[float, Field(gt=0, lt=1e9)]
 Number = Annotated[int, Field(ge=1, lt=2**63)]
 
 
@@ -33,8 +35,8 @@ class Network(Part):
 
     params: Number
     macs: Number
-    accuracy: float | None = None
-    agreement: float | None = None
+    accuracy: Share | None = None
+    agreement: Share | None = None
     onnx_bytes: Number | None = None
 
 
@@ -59,9 +61,9 @@ class Parity(Part):
 class Latency(Part):
     """Latency of one call of one model, in milliseconds, over `samples` measurements; and its peak memory if known."""
 
-    p50_ms: float = Field(gt=0)
-    p90_ms: float
-    p99_ms: float
+    p50_ms: Milliseconds
+    p90_ms: Milliseconds
+    p99_ms: Milliseconds
     samples: Count
     peak_bytes: Count | None = None
 
@@ -75,13 +77,17 @@ class Speedup(Part):
 
 
 class Benchmark(Part):
-    """A paired measurement; the first of `models` is the dense network, the second the compact one."""
+    """A paired measurement; the first of `models` is the dense network, the second the compact one.
+
+    A sample is the mean of `calls_per_sample` calls.
+    """
 
     provider: str
     threads: Count
     batch: Count
     models: dict[str, Latency] = Field(min_length=2)
     speedup: Speedup
+    calls_per_sample: Number = 1
     warnings: list[str] = []
 
     @property

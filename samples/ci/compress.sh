@@ -10,6 +10,10 @@ set -uo pipefail
 : "${RECIPE:?name the recipe}"
 out=${OUT:-runs/ci}
 
+case ${BASELINE:-} in
+  "$out"/*) echo "error: BASELINE lies in $out, whose results are removed first; keep it elsewhere" >&2; exit 2 ;;
+esac
+
 # What an earlier job found must not speak for this one.
 rm -f "$out"/report.json "$out"/report.html "$out"/summary.md "$out"/junit.xml "$out"/compact.onnx \
   "$out"/compact.safetensors "$out"/plan.json
@@ -26,7 +30,7 @@ while wait "$child"; code=$?; kill -0 "$child" 2>/dev/null; do :; done
 # Without a verdict there is no report: the job's summary and its tests say so all the same.
 if [ ! -f "$out/summary.md" ]; then
   mkdir -p "$out"
-  echo "compressor ended with exit code $code and without a verdict; its log says why." >"$out/summary.md"
+  echo "compressor ended with exit code $code and without a verdict; what it printed says why." >"$out/summary.md"
   echo "<testsuites><testsuite name=\"compressor\" tests=\"1\" errors=\"1\"><testcase name=\"verdict\"><error message=\"exit code $code\"/></testcase></testsuite></testsuites>" >"$out/junit.xml"
 fi
 if [ -n "${GITHUB_STEP_SUMMARY:-}" ]; then cat "$out/summary.md" >>"$GITHUB_STEP_SUMMARY"; fi

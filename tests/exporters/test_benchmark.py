@@ -83,7 +83,9 @@ def test_progress_ends_at_one(files: list[Path]) -> None:
 
 def test_report_entry_has_the_keys_of_the_schema(synthetic: Benchmark) -> None:
     entry = json.loads(json.dumps(synthetic.to_dict()))
-    assert set(entry) == {"provider", "threads", "batch", "models", "speedup", "warnings", "environment"}
+    assert set(entry) == {
+        *("provider", "threads", "batch", "calls_per_sample", "models", "speedup", "warnings", "environment")
+    }
     assert set(entry["models"]["a"]) == {
         *("p50_ms", "p90_ms", "p99_ms", "samples", "session_ms", "throughput", "peak_bytes"),
     }

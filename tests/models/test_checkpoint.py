@@ -153,6 +153,8 @@ def replaced(name: str, value: Tensor) -> Callable[[State], State]:
         (replaced("3.weight", torch.zeros(3, 4)), ["1 of another shape (3.weight [3, 4] instead of [2, 4])"]),
         (prefixed("backbone."), ["missing (0.weight, 0.bias, 1.weight, …)", "left over"]),
         (replaced("0.weight", torch.full((4, 1, 3, 3), torch.nan)), ["0.weight holds NaN"]),
+        (replaced("0.bias", torch.empty(4, device="meta")), ["0.bias holds no dense numbers"]),
+        (replaced("0.bias", torch.ones(4).to_sparse()), ["0.bias holds no dense numbers"]),
         (replaced("0.bias", torch.full((4,), 1e300, dtype=torch.float64)), ["0.bias holds NaN or infinite"]),
         (replaced("0.bias", torch.ones(4, dtype=torch.int8)), ["0.bias is torch.int8 instead of torch.float32"]),
         (lambda state: {"epoch": 3}, ["no state dict"]),
