@@ -27,6 +27,9 @@ TOTAL_WIDTHS = {
 """What the width of all heads together is called, where it is not the width of the embedding."""
 
 
+HEAD_WIDTHS = re.compile("(?<!all_)head_?(dim|size|width)|(dim|d)_head")
+"""What the width of a head is called: it stays as it is."""
+
 SIDES: dict[str, Role] = {"out": "producer", "nf": "producer", "in": "consumer", "nx": "consumer"}
 """How the names of widths begin, for a layer that makes as many channels as it reads."""
 
@@ -122,7 +125,7 @@ def _own_widths(name: str, module: nn.Module, before: nn.Module, roles: Mapping[
         for axis, size in enumerate(old.shape):
             sizes.setdefault(size, {})[roles.get((f"{name}.{tensor}", axis))] = new.shape[axis]
     for attribute, value in list(vars(module).items()):
-        if type(value) is not int or value not in sizes or "head" in attribute:
+        if type(value) is not int or value not in sizes or HEAD_WIDTHS.search(attribute):
             continue
         choices = sizes[value]
         side = next((role for start, role in SIDES.items() if attribute.startswith(start)), None)
