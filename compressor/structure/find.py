@@ -72,7 +72,8 @@ def find_groups(
     groups, skipped = survey.groups(kept)
     bad = failing_groups(model, groups, small, auxiliary=len(couplings.calls) > len(uses))
     good = [g for g in groups if g.name not in bad]
-    branches = [g for g in good if couplings.passable_without({s.tensor for s in g.slices if s.role == "consumer"})]
+    readers = {g.name: {s.tensor for s in g.slices if s.role == "consumer"} for g in good}
+    branches = [g for g in good if not g.inexact and couplings.passable_without(readers[g.name])]
     gone = vanishing_groups(model, branches, small)
     skipped += [Skipped(g.producers, bad[g.name]) for g in groups if g.name in bad]
     skipped += _unseen(model, couplings)
