@@ -131,14 +131,17 @@ class Planner:
         widths = budget.widths(groups, rankings)
         if abs(budget.cost.dense / subject.cost.macs - 1) < COUNTED:
             return widths
+        most, best = 0.0, None
         for _ in range(CORRECTIONS):
             plan = Plan.of(groups, {name: rankings[name].order[:width] for name, width in widths.items()})
             counted = measure_cost(shrink(subject.model, plan), subject.inputs).macs / subject.cost.macs
+            if most < counted <= share:
+                most, best = counted, widths
             if share * (1 - TARGET_TOLERANCE) <= counted <= share:
                 break
             budget = dataclasses.replace(budget, share=min(1.0, budget.share * share / counted))
             widths = budget.widths(groups, rankings)
-        return widths
+        return best or widths
 
     def _within(self, limit: float, groups: Groups, rankings: Mapping[str, Ranking], directory: Path) -> dict[str, int]:
         """Choose the widths with the fewest MACs whose loss rises no more than the limit, and write down how much."""
