@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from compressor import plugins
+from compressor.budget.cost import measure_cost
 from compressor.budget.latency import Latency
 from compressor.budget.model import CostModel
 from compressor.budget.product import ProductCost
 from compressor.report.schema import Group, Inspection, Reach
-from compressor.structure import ChannelGroup
+from compressor.structure import ChannelGroup, Plan, shrink
 from compressor.subject import Subject, make_cost_model, narrowest
 
 WORTHWHILE = 0.005
@@ -26,7 +27,7 @@ def inspect_subject(subject: Subject, multiple_of: int = 1, latency: Latency | N
     floor = {group.name: narrowest(group, multiple_of) for group in subject.groups}
 
     def reach(kind: str, group: ChannelGroup) -> float:
-        return -costs[kind].change({}, group.name, floor[group.name]) / costs[kind].dense
+        return -costs[kind].change({}, group.name, floor[group.name]) / getattr(subject.cost, kind)
 
     groups = [
         Reach(
@@ -43,6 +44,8 @@ def inspect_subject(subject: Subject, multiple_of: int = 1, latency: Latency | N
         for group in subject.groups
     ]
     smallest = {kind: cost.total(floor) / cost.dense for kind, cost in costs.items()}
+    narrow = Plan.of(subject.groups, {g.name: g.balanced(range(g.size))[: floor[g.name]] for g in subject.groups})
+    smallest["macs"] = measure_cost(shrink(subject.model, narrow), subject.inputs).macs / subject.cost.macs
     return Inspection(
         params=subject.cost.params,
         macs=subject.cost.macs,

@@ -39,7 +39,7 @@ from compressor.subject import (
 )
 from exporters.operators import device
 
-COUNTED, CORRECTIONS = 1e-3, 8
+COUNTED, CORRECTIONS, FEW = 1e-3, 8, 1e-4
 """Share of the multiply-adds that a cost model may miss; and how often a budget is corrected where it misses more."""
 
 
@@ -139,8 +139,14 @@ class Planner:
                 most, best = counted, widths
             if share * (1 - TARGET_TOLERANCE) <= counted <= share:
                 break
-            budget = dataclasses.replace(budget, share=min(1.0, budget.share * share / counted))
-            widths = budget.widths(groups, rankings)
+            wanted = budget.share + (share - counted) * subject.cost.macs / budget.cost.dense
+            try:
+                budget = dataclasses.replace(budget, share=min(1.0, max(FEW, wanted)))
+                widths = budget.widths(groups, rankings)
+            except InputError as error:
+                cure = "raise the target (`compressor inspect` shows the smallest), or let more layers be pruned"
+                problem = f"{share:g} of the dense macs cannot be reached: what multiplies activations stays"
+                raise InputError(problem, where="compress.target.macs", cure=cure) from error
         return best or widths
 
     def _within(self, limit: float, groups: Groups, rankings: Mapping[str, Ranking], directory: Path) -> dict[str, int]:

@@ -8,19 +8,20 @@ at the kept channels only.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from compressor.structure.plan import Plan
-from compressor.structure.watch import aten
 
 
-class KeptNorms(TorchDispatchMode):
-    """Layer norms over the channels that a plan keeps; those that it drops come out as zeros.
+class KeptNorms(TorchFunctionMode):
+    """Layer norms over the channels that a plan keeps; those that it drops come out as zeros. Gradients are right, too.
 
     Args:
         model: The network with its original widths.
@@ -38,16 +39,27 @@ class KeptNorms(TorchDispatchMode):
                         dropped[s.tensor].update(c for unit in planned.dropped for c in s.coordinates[unit])
         self._kept = {tensors[name].data_ptr(): _others(tensors[name], gone) for name, gone in dropped.items() if gone}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kept = None
-        if func.overloadpacket is aten.native_layer_norm and args[2] is not None:
-            kept = self._kept.get(args[2].data_ptr())
-        if kept is None:
-            return func(*args, **(kwargs or {}))
-        x, _, weight, bias, eps = args
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.layer_norm:
+            return self._layer_norm(*args, **(kwargs or {}))
+        if func is torch.layer_norm:
+            return self._layer_norm(*args[:5], **{k: v for k, v in (kwargs or {}).items() if k != "cudnn_enable"})
+        return func(*args, **(kwargs or {}))
+
+    def _layer_norm(
+        self,
+        input: Tensor,
+        normalized_shape: Sequence[int],
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        kept = None if weight is None else self._kept.get(weight.data_ptr())
+        if weight is None or kept is None:
+            return F.layer_norm(input, list(normalized_shape), weight, bias, eps)
         own = None if bias is None else bias[kept]
-        normed, mean, deviation = func(x.index_select(-1, kept), [len(kept)], weight[kept], own, eps)
-        return torch.zeros_like(x).index_copy_(-1, kept, normed), mean, deviation
+        normed = F.layer_norm(input.index_select(-1, kept), [len(kept)], weight[kept], own, eps)
+        return torch.zeros_like(input, dtype=normed.dtype).index_copy(-1, kept, normed)
 
 
 def kept_norms(model: nn.Module, plan: Plan) -> AbstractContextManager[Any]:

@@ -13,7 +13,7 @@ from torchvision.models import ConvNeXt, VisionTransformer
 from torchvision.models.convnext import CNBlockConfig
 
 import exporters
-from compressor import Plan, find_groups, load_compact, save_compact, shrink, verify
+from compressor import Plan, find_groups, load_compact, masked, save_compact, shrink, verify
 from compressor.refit import refit
 from compressor.structure import Groups
 from tests.structure.networks import randomised
@@ -81,6 +81,25 @@ def test_the_shrunk_network_is_the_masked_one_with_norms_of_what_is_kept(
 
 def inexact_of(plan: Plan) -> list[str]:
     return [planned.group.name for planned in plan.groups if planned.group.inexact]
+
+
+def test_masked_networks_are_right_with_gradients_and_without(subject: tuple[nn.Module, Groups, Tensor]) -> None:
+    model, groups, x = subject
+    model, x = model.double(), x.double()
+    plan = Plan.uniform(groups, 0.5)
+    small = shrink(model, plan)
+    with masked(model, plan):
+        for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+            with mode():
+                assert torch.allclose(model(x), small(x), atol=1e-9)
+        model(x).square().sum().backward()
+    small(x).square().sum().backward()
+    kept = {group.name: plan.kept[group.name] for group in groups if group.inexact}
+    for s in (s for p in plan.groups if p.group.name in kept for s in p.group.slices):
+        whole, cut = model.get_parameter(s.tensor), small.get_parameter(s.tensor)
+        if whole.dim() == 1 and s.role == "carrier":
+            assert whole.grad is not None and cut.grad is not None
+            assert torch.allclose(whole.grad[whole.grad != 0], cut.grad[cut.grad != 0], atol=1e-9)
 
 
 def test_the_refit_sees_the_norms_of_what_is_kept(subject: tuple[nn.Module, Groups, Tensor]) -> None:
