@@ -40,7 +40,8 @@ from compressor.subject import (
 from exporters.operators import device
 
 COUNTED, CORRECTIONS, FEW = 1e-3, 8, 1e-4
-"""Share of the multiply-adds that a cost model may miss; and how often a budget is corrected where it misses more."""
+"""Share of the multiply-adds that a cost model may miss; how often a budget is corrected where it misses more; and the
+least share that the model is asked for then."""
 
 
 class Planner:
