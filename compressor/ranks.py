@@ -6,6 +6,7 @@ What is said between them goes over gloo, which waits without using a processor,
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import warnings
@@ -45,6 +46,8 @@ def start() -> None:
         os.environ["ACCELERATE_USE_CPU"] = "true"
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # says itself: no error
     PartialState(cpu=_is_set("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+    if count() > 1:
+        atexit.register(_leave)
 
 
 def count() -> int:
@@ -119,6 +122,12 @@ def is_loss_of_another(error: BaseException) -> bool:
 
 def _is_set(name: str) -> bool:
     return os.environ.get(name, "").lower() in ("1", "true", "yes")
+
+
+def _leave() -> None:
+    """End the threads that wait for the others: a process that ends with them running may be aborted."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _broadcast(value: Any) -> Any:
