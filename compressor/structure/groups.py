@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 Role = Literal["producer", "consumer", "carrier"]
@@ -33,6 +34,11 @@ class Slice:
     def layer(self) -> str:
         """Name of the module that owns the tensor."""
         return self.tensor.rpartition(".")[0]
+
+    @cached_property
+    def end(self) -> int:
+        """The first coordinate beyond those of all units."""
+        return 1 + max(max(unit) for unit in self.coordinates)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compressor.structure.groups import Slice
 from compressor.structure.norms import kept_norms
 from compressor.structure.plan import Plan
-from compressor.structure.shrink import check_fits
+from compressor.structure.shrink import check_fits, is_run, take
 
 
 @contextmanager
@@ -23,31 +23,45 @@ def masked(model: nn.Module, plan: Plan) -> Iterator[nn.Module]:
     """
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     check_fits(tensors, (s for p in plan.groups for s in p.group.slices))
-    saved: list[tuple[Tensor, int, Tensor, Tensor]] = []
+    saved: list[tuple[Tensor, int, list[int], Tensor]] = []
     try:
         for planned in plan.groups:
             for s in planned.group.slices:
                 if s.role == "consumer" and planned.dropped:
                     for rows, columns in _columns(tensors[s.tensor].detach(), s, planned.dropped):
-                        saved.append((rows, s.axis, columns, rows.index_select(s.axis, columns)))
-                        rows.index_fill_(s.axis, columns, 0)
+                        values = take(rows, s.axis, columns)
+                        saved.append((rows, s.axis, columns, values.clone() if is_run(columns) else values))
+                        _zero(rows, s.axis, columns)
         with kept_norms(model, plan):
             yield model
     finally:
         for rows, axis, columns, values in reversed(saved):
-            rows.index_copy_(axis, columns, values)
+            _write(rows, axis, columns, values)
 
 
 def zero_columns(weight: Tensor, cut: Slice, units: tuple[int, ...]) -> None:
     """Zero, in place, the weights of a consumer that read the given units."""
     for rows, columns in _columns(weight, cut, units):
-        rows.index_fill_(cut.axis, columns, 0)
+        _zero(rows, cut.axis, columns)
 
 
-def _columns(weight: Tensor, cut: Slice, units: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+def _zero(rows: Tensor, axis: int, columns: list[int]) -> None:
+    if is_run(columns):
+        take(rows, axis, columns).zero_()
+    else:
+        rows.index_fill_(axis, torch.tensor(columns, dtype=torch.long, device=rows.device), 0)
+
+
+def _write(rows: Tensor, axis: int, columns: list[int], values: Tensor) -> None:
+    if is_run(columns):
+        take(rows, axis, columns).copy_(values)
+    else:
+        rows.index_copy_(axis, torch.tensor(columns, dtype=torch.long, device=rows.device), values)
+
+
+def _columns(weight: Tensor, cut: Slice, units: tuple[int, ...]) -> Iterator[tuple[Tensor, list[int]]]:
     """Views of a consumer's weight, one for each of its convolution groups, and the columns that read the units."""
-    width, dropped = weight.shape[cut.axis], [c for u in units for c in cut.coordinates[u]]
+    width, dropped = weight.shape[cut.axis], sorted(c for u in units for c in cut.coordinates[u])
     parts = weight.chunk(cut.conv_groups) if cut.conv_groups > 1 else (weight,)
     for g, rows in enumerate(parts):
-        own = [c - g * width for c in dropped if g * width <= c < (g + 1) * width]
-        yield rows, torch.tensor(own, dtype=torch.long, device=weight.device)
+        yield rows, [c - g * width for c in dropped if g * width <= c < (g + 1) * width]

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import lcm
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,7 +68,7 @@ class PlannedGroup:
         """True where nothing is kept."""
         return not self.kept
 
-    @property
+    @cached_property
     def dropped(self) -> tuple[int, ...]:
         """The units that go, in ascending order."""
         kept = set(self.kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ def check_fits(tensors: dict[str, Tensor], slices: Iterable[Slice]) -> None:
         tensor = tensors.get(s.tensor)
         if tensor is None or s.axis >= tensor.dim():
             problem = f"the plan cuts {s.tensor}, which this network does not have"
-        elif max(c for unit in s.coordinates for c in unit) >= tensor.shape[s.axis] * s.conv_groups:
+        elif s.end > tensor.shape[s.axis] * s.conv_groups:
             problem = f"{s.tensor} has shape {tuple(tensor.shape)}, too small for the plan"
         elif tensor.shape[0] % s.conv_groups:
             problem = f"{s.tensor} has shape {tuple(tensor.shape)}, not {s.conv_groups} groups of channels"
@@ -96,19 +96,31 @@ def _cut(tensor: Tensor, cuts: list[tuple[Slice, list[int]]]) -> Tensor:
     for (axis, conv_groups), gone in sorted(dropped.items(), key=lambda item: item[0][1]):
         kept = [c for c in range(result.shape[axis] * conv_groups) if c not in gone]
         result = _select(result, axis, kept, conv_groups)
-    result = result.contiguous()
+    result = result.clone(memory_format=torch.contiguous_format) if result._is_view() else result.contiguous()
     return nn.Parameter(result, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else result
 
 
 def _select(tensor: Tensor, axis: int, kept: list[int], conv_groups: int) -> Tensor:
     if conv_groups == 1:
-        return tensor.index_select(axis, torch.tensor(kept, device=tensor.device))
+        return take(tensor, axis, kept)
     width = tensor.shape[axis]
     parts = []
     for g, part in enumerate(tensor.chunk(conv_groups, dim=0)):
         own = [c - g * width for c in kept if g * width <= c < (g + 1) * width]
-        parts.append(part.index_select(axis, torch.tensor(own, device=tensor.device)))
+        parts.append(take(part, axis, own))
     return torch.cat(parts)
+
+
+def take(tensor: Tensor, axis: int, places: Sequence[int]) -> Tensor:
+    """Some places of an axis, in ascending order: a view where they are a run, else a copy."""
+    if is_run(places):
+        return tensor.narrow(axis, places[0], len(places))
+    return tensor.index_select(axis, torch.tensor(places, dtype=torch.long, device=tensor.device))
+
+
+def is_run(places: Sequence[int]) -> bool:
+    """True for ascending numbers without a gap, which are read and written several times as fast."""
+    return bool(places) and places[-1] - places[0] == len(places) - 1
 
 
 def duplicate(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from compressor.structure.couplings import Couplings
+from compressor.structure.couplings import Couplings, Ints
 from compressor.structure.groups import ChannelGroup, Role, Skipped, Slice
 from compressor.structure.marks import COMPUTED_PREFIX, NORM_PREFIX
 from compressor.structure.watch import Port
 
-Unit = dict[Port, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class _Component:
-    """Coordinates that are cut together: one unit, and why it may not be cut."""
-
-    unit: Unit
-    reason: str | None
+Units = dict[Port, Ints]
+"""Units that are alike: for every port, the coordinates on it, as an array (units, coordinates of each unit)."""
 
 
 class Survey:
@@ -56,21 +48,17 @@ class Survey:
 
     def groups(self, kept: dict[str, str]) -> tuple[list[ChannelGroup], list[Skipped]]:
         """All groups in the order of the data, and what was skipped."""
-        by_signature: dict[Any, list[Unit]] = defaultdict(list)
-        refused: dict[Port, str] = {}
-        for component in self._components():
-            producers = [p for p in component.unit if self.roles.get(p) == "producer"]
-            if component.reason is not None:
-                refused |= dict.fromkeys(producers, component.reason)
-            elif producers:
-                by_signature[self._signature(component.unit)].append(component.unit)
         groups: list[ChannelGroup] = []
-        for units in by_signature.values():
-            made = self._group(units, {g.name for g in groups}, kept)
+        refused: dict[Port, str] = {}
+        for units, reason in self._alike():
+            producers = [p for p in units if self.roles.get(p) == "producer"]
+            if not producers:
+                continue
+            made = reason or self._group(units, {g.name for g in groups}, kept)
             if isinstance(made, ChannelGroup):
                 groups.append(made)
             else:
-                refused |= dict.fromkeys((p for p in units[0] if self.roles.get(p) == "producer"), made)
+                refused |= dict.fromkeys(producers, made)
         used = {(s.tensor, s.axis) for g in groups for s in g.slices}
         skipped = [
             Skipped(self.owners[port.tensor], reason)
@@ -87,38 +75,59 @@ class Survey:
             return self.roles.get(self.biases[port], "carrier")
         return self.roles.get(port, "carrier")
 
-    def _signature(self, unit: Unit) -> Any:
-        return frozenset((port, len(places)) for port, places in unit.items())
+    def _alike(self) -> Iterator[tuple[Units, str | None]]:
+        """The connected components, those together that have equally many coordinates on the same ports.
 
-    def _components(self) -> list[_Component]:
+        With each, why it may not be cut, if so; these come first.
+        """
+        ports = list(self.couplings.ports)
+        label = self._components()
+        order = np.argsort(label, kind="stable")
+        port_of = np.repeat(np.arange(len(ports)), [p.size for p in ports])[order]
+        coordinate = np.concatenate([np.arange(p.size) for p in ports])[order]
+        piece = np.flatnonzero(np.diff(label[order], prepend=-1) | np.diff(port_of, prepend=-1))
+        size, port_of = np.diff(piece, append=len(order)), port_of[piece]
+        begin = np.flatnonzero(np.diff(label[order[piece]], prepend=-1))
+        alike: dict[tuple[bool, str | None, bytes, bytes], list[int]] = defaultdict(list)
+        reasons = self._reasons(label)
+        for number, (a, b) in enumerate(itertools.pairwise([*begin.tolist(), len(piece)])):
+            reason = reasons.get(number)
+            alike[reason is None, reason, port_of[a:b].tobytes(), size[a:b].tobytes()].append(a)
+        for (_, reason, own, widths), pieces in sorted(alike.items(), key=lambda item: item[0][0]):
+            ends = np.cumsum(np.frombuffer(widths, dtype=size.dtype))
+            rows = coordinate[piece[pieces][:, None] + np.arange(ends[-1])]
+            of_port = zip(np.frombuffer(own, dtype=port_of.dtype), np.split(rows, ends[:-1], axis=1), strict=True)
+            yield {ports[p]: c for p, c in of_port}, reason
+
+    def _components(self) -> Ints:
+        """For every coordinate, the number of the connected component that it belongs to."""
+        total = self.couplings.total
+        left = np.concatenate([pair[0] for pair in self.couplings.pairs])
+        right = np.concatenate([pair[1] for pair in self.couplings.pairs])
+        graph = coo_matrix((np.ones(len(left), dtype=bool), (left, right)), shape=(total, total))
+        label: Ints = connected_components(graph, directed=False)[1]
+        return label
+
+    def _reasons(self, label: Ints) -> dict[int, str]:
+        """Why components may not be cut, by their numbers."""
         couplings = self.couplings
-        ports = list(couplings.ports)
-        port_of = np.repeat(np.arange(len(ports)), [p.size for p in ports])
-        start = np.repeat(np.array([couplings.ports[p] for p in ports]), [p.size for p in ports])
-        coordinate = np.arange(couplings.total) - start
-        left = np.concatenate([pair[0] for pair in couplings.pairs])
-        right = np.concatenate([pair[1] for pair in couplings.pairs])
-        graph = coo_matrix((np.ones(len(left), dtype=bool), (left, right)), shape=(couplings.total, couplings.total))
-        count, label = connected_components(graph, directed=False)
         reasons: dict[int, str] = {}
         for places, reason in couplings.fixed:
             reasons |= dict.fromkeys(label[places].tolist(), reason)
         for port, reason in couplings.mixed.items():
-            reasons |= dict.fromkeys(label[couplings.ports[port] : couplings.ports[port] + port.size].tolist(), reason)
-        units: list[dict[Port, list[int]]] = [{} for _ in range(count)]
-        for owner, p, c in zip(label.tolist(), port_of.tolist(), coordinate.tolist(), strict=True):
-            units[owner].setdefault(ports[p], []).append(c)
-        return [
-            _Component({port: tuple(c) for port, c in unit.items()}, reasons.get(number))
-            for number, unit in enumerate(units)
-        ]
+            start = couplings.ports[port]
+            reasons |= dict.fromkeys(label[start : start + port.size].tolist(), reason)
+        return reasons
 
-    def _group(self, units: list[Unit], names: set[str], kept: dict[str, str]) -> ChannelGroup | str:
-        ports = sorted(units[0], key=lambda p: (self.order.get(p, len(self.order)), p.tensor, p.axis))
+    def _group(self, units: Units, names: set[str], kept: dict[str, str]) -> ChannelGroup | str:
+        ports = sorted(units, key=lambda p: (self.order.get(p, len(self.order)), p.tensor, p.axis))
         lead = min((p for p in ports if self.roles.get(p) == "producer"), key=self.rank.__getitem__)
-        units = sorted(units, key=lambda unit: unit[lead])
+        order = np.argsort(units[lead][:, 0])
+        units = {port: coordinates[order] for port, coordinates in units.items()}
+        alike = {(c.shape, c.tobytes()): c for c in units.values()}
+        tuples = {key: tuple(map(tuple, c.tolist())) for key, c in alike.items()}
         slices = tuple(
-            Slice(p.tensor, p.axis, self._role(p), tuple(unit[p] for unit in units), p.conv_groups)
+            Slice(p.tensor, p.axis, self._role(p), tuples[units[p].shape, units[p].tobytes()], p.conv_groups)
             for p in ports
             if not p.tensor.startswith((NORM_PREFIX, COMPUTED_PREFIX))
         )
@@ -133,25 +142,25 @@ class Survey:
             return f"its channels are {computed.partition('#')[0]}, which would change if some were cut"
         if not any(s.role == "consumer" for s in slices):
             return "nothing reads its channels"
-        if len(units) == 1:
+        if len(order) == 1:
             return "it has a single unit, which cannot be divided"
         blocks = self._blocks(ports, units)
         if isinstance(blocks, str):
             return blocks
-        if len(blocks) == len(units):
+        if len(blocks) == len(order):
             return "it has a single unit in each group of a grouped convolution, which cannot be divided"
         layer = lead.tensor.rpartition(".")[0]
-        name = next(n for n in _names(layer, units[0][lead][0]) if n not in names)
-        return ChannelGroup(name, len(units), slices, blocks, inexact=bool(norms))
+        name = next(n for n in _names(layer, int(units[lead][0, 0])) if n not in names)
+        return ChannelGroup(name, len(order), slices, blocks, inexact=bool(norms))
 
-    def _blocks(self, ports: Sequence[Port], units: list[Unit]) -> tuple[tuple[int, ...], ...] | str:
+    def _blocks(self, ports: Sequence[Port], units: Units) -> tuple[tuple[int, ...], ...] | str:
         """Partition of the units of which equally many must stay, from all grouped convolutions they pass."""
         partition: tuple[tuple[int, ...], ...] = ()
         for port in ports:
             if port not in self.blocks:
                 continue
             width = port.size // self.blocks[port]
-            touched = [frozenset(c // width for c in unit[port]) for unit in units]
+            touched = [frozenset(groups) for groups in (units[port] // width).tolist()]
             if len(set(touched)) == 1:
                 continue
             found: dict[frozenset[int], list[int]] = defaultdict(list)

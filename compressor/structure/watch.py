@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -130,22 +132,23 @@ class TensorNames:
             return None
         name, tensor = found
         start, step = int(view.storage_offset() - tensor.storage_offset()), view.stride(axis)
-        places = [_unravel(start + c * step, tensor) for c in range(view.shape[axis])]
-        axes = [a for a in range(tensor.dim()) if any(p[a] != places[0][a] for p in places)]
+        places = _unravel(start + step * np.arange(view.shape[axis]), tensor)
+        axes = [a for a, along in enumerate(places) if (along != along[0]).any()]
         if not axes and view.shape[axis] == 1:
             axes = [a for a in range(tensor.dim()) if tensor.shape[a] == 1 or tensor.stride(a) == step][:1]
         if len(axes) != 1:
             return None
         port = Port(name, axes[0], tensor.shape[axes[0]])
-        return Lane(port, tuple(p[axes[0]] for p in places))
+        return Lane(port, tuple(places[axes[0]].tolist()))
 
 
-def _unravel(offset: int, tensor: Tensor) -> tuple[int, ...]:
-    place = [0] * tensor.dim()
+def _unravel(offsets: NDArray[np.int64], tensor: Tensor) -> list[NDArray[np.int64]]:
+    """For every axis of a tensor, where on it the elements lie that are so far from its first."""
+    places = [np.zeros_like(offsets)] * tensor.dim()
     for axis in sorted(range(tensor.dim()), key=lambda a: (-tensor.stride()[a], tensor.shape[a] == 1)):
-        if tensor.shape[axis] > 1:
-            place[axis], offset = divmod(offset, tensor.stride(axis))
-    return tuple(place)
+        if tensor.shape[axis] > 1 and tensor.stride(axis):
+            places[axis], offsets = np.divmod(offsets, tensor.stride(axis))
+    return places
 
 
 class WeightReader:
