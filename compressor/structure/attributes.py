@@ -30,6 +30,9 @@ TOTAL_WIDTHS = {
 HEAD_WIDTHS = re.compile("(?<!all_)head_?(dim|size|width)|(dim|d)_head")
 """What the width of a head is called: it stays as it is."""
 
+_NO_COUNT = re.compile("dim|size|width|features|channels|^d_")
+"""Numbers with such a word in their names do not count heads."""
+
 SIDES: dict[str, Role] = {"out": "producer", "nf": "producer", "in": "consumer", "nx": "consumer"}
 """How the names of widths begin, for a layer that makes as many channels as it reads."""
 
@@ -156,10 +159,11 @@ def _repair_heads(model: nn.Module, planned: PlannedGroup) -> None:
 
 
 def _recount(owner: nn.Module, heads: int, kept: int, width: int) -> None:
-    for name, value in list(vars(owner).items()):
-        if not isinstance(value, int) or isinstance(value, bool):
-            continue
-        if "head" in name and value == heads and not re.search("dim|size|width", name):
-            setattr(owner, name, kept)
-        elif name in TOTAL_WIDTHS and value == heads * width:
+    numbers = {name: value for name, value in vars(owner).items() if type(value) is int and not _NO_COUNT.search(name)}
+    counts = [name for name, value in numbers.items() if value == heads]
+    named = [name for name in counts if "head" in name]
+    for name in named or (counts if len(counts) == 1 else []):
+        setattr(owner, name, kept)
+    for name, value in vars(owner).items():
+        if name in TOTAL_WIDTHS and value == heads * width:
             setattr(owner, name, kept * width)

@@ -49,10 +49,10 @@ def find_groups(
         model: The network; it is left as it was.
         example_inputs: A tensor, or a tuple of what `model(*inputs)` takes. One example is enough.
         keep: Patterns (`classifier.*`) of layers that must stay as they are.
-        inexact: Also return groups whose channels a layer norm (with weights, over the last axis) reads, such as the
-            embedding of a transformer. What is
-            left of them computes something else, which only training makes up for; the trial compares it with the
-            masked network whose norms look at the kept channels.
+        inexact: Also return groups whose channels a layer norm (with weights, over the last axis) or a group norm of a
+            single group reads, such as the embedding of a transformer. What is left of them computes something else,
+            which only training makes up for; the trial compares it with the masked network whose norms look at the
+            kept channels.
         seconds: Processor time for finding the couplings; layers for which it is not enough are skipped. By default two
             minutes, or as long as a hundred passes where that is more.
 

@@ -1,8 +1,8 @@
 """Layer norms of a masked network: what is cut from their channels is cut from their mean and variance as well.
 
-Where a layer norm reads the channels of a group, the compact network cannot compute what the dense one does, not even
-from channels that are zero: the group is *inexact*. It is right to compare it with the masked network whose norms look
-at the kept channels only.
+Where a layer norm, or a group norm of a single group, reads the channels of a group, the compact network cannot compute
+what the dense one does, not even from channels that are zero: the group is *inexact*. It is right to compare it with
+the masked network whose norms look at the kept channels only.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class KeptNorms(TorchFunctionMode):
         self._kept = {tensors[name].data_ptr(): _others(tensors[name], gone) for name, gone in dropped.items() if gone}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.layer_norm:
-            return self._layer_norm(*args, **(kwargs or {}))
-        if func is torch.layer_norm:
-            return self._layer_norm(*args[:5], **{k: v for k, v in (kwargs or {}).items() if k != "cudnn_enable"})
+        if func is F.layer_norm or func is torch.layer_norm:
+            return self._layer_norm(*args[:5], **_without_cudnn(kwargs))
+        if func is F.group_norm or func is torch.group_norm:
+            return self._group_norm(*args[:5], **_without_cudnn(kwargs))
         return func(*args, **(kwargs or {}))
 
     def _layer_norm(
@@ -54,12 +54,28 @@ class KeptNorms(TorchFunctionMode):
         bias: Tensor | None = None,
         eps: float = 1e-5,
     ) -> Tensor:
-        kept = None if weight is None else self._kept.get(weight.data_ptr())
-        if weight is None or kept is None:
+        kept = self._kept_by(weight)
+        if kept is None:
             return F.layer_norm(input, list(normalized_shape), weight, bias, eps)
-        own = None if bias is None else bias[kept]
-        normed = F.layer_norm(input.index_select(-1, kept), [len(kept)], weight[kept], own, eps)
-        return torch.zeros_like(input, dtype=normed.dtype).index_copy(-1, kept, normed)
+        normed = F.layer_norm(input[..., kept], [len(kept)], _at(weight, kept), _at(bias, kept), eps)
+        return _spread(normed, kept, input, -1)
+
+    def _group_norm(
+        self,
+        input: Tensor,
+        num_groups: int,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        kept = self._kept_by(weight)
+        if kept is None or num_groups > 1:
+            return F.group_norm(input, num_groups, weight, bias, eps)
+        normed = F.group_norm(input[:, kept], 1, _at(weight, kept), _at(bias, kept), eps)
+        return _spread(normed, kept, input, 1)
+
+    def _kept_by(self, weight: Tensor | None) -> Tensor | None:
+        return None if weight is None else self._kept.get(weight.data_ptr())
 
 
 def kept_norms(model: nn.Module, plan: Plan) -> AbstractContextManager[Any]:
@@ -69,3 +85,15 @@ def kept_norms(model: nn.Module, plan: Plan) -> AbstractContextManager[Any]:
 
 def _others(tensor: Tensor, gone: set[int]) -> Tensor:
     return torch.tensor([c for c in range(len(tensor)) if c not in gone], device=tensor.device)
+
+
+def _at(tensor: Tensor | None, kept: Tensor) -> Tensor | None:
+    return None if tensor is None else tensor[kept]
+
+
+def _spread(normed: Tensor, kept: Tensor, like: Tensor, axis: int) -> Tensor:
+    return torch.zeros_like(like, dtype=normed.dtype).index_copy(axis, kept, normed)
+
+
+def _without_cudnn(kwargs: Any) -> dict[str, Any]:
+    return {name: value for name, value in (kwargs or {}).items() if not name.startswith("cudnn")}

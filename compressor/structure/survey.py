@@ -137,6 +137,9 @@ class Survey:
         norms = [p.tensor for p in ports if p.tensor.startswith(NORM_PREFIX)]
         if norms and not self.inexact:
             return f"its channels are {norms[0].partition('#')[0]} together, so cutting some changes all the others"
+        bare = next((n for n in map(_norm_layer, norms) if n not in {s.layer for s in slices}), None)
+        if bare is not None:
+            return f"its channels are {NORM_PREFIX}{bare}, which has no weights to tell how many channels are left"
         computed = next((p.tensor for p in ports if p.tensor.startswith(COMPUTED_PREFIX)), None)
         if computed is not None:
             return f"its channels are {computed.partition('#')[0]}, which would change if some were cut"
@@ -174,6 +177,10 @@ class Survey:
                 return "the grouped convolutions that it passes divide it differently"
             partition = fine
         return partition
+
+
+def _norm_layer(port: str) -> str:
+    return port.removeprefix(NORM_PREFIX).partition("#")[0]
 
 
 def _names(layer: str, first: int) -> Iterable[str]:

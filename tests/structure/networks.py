@@ -989,6 +989,23 @@ def query_key_norm() -> nn.Module:
     return Separate(normed=True)
 
 
+@case(TOKENS, sizes={"q": 4})
+class ShortNames(nn.Module):
+    """The names of a textbook: as many heads as each is wide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.h, self.d_k = 4, 4
+        self.q, self.k, self.v, self.out = nn.Linear(8, 16), nn.Linear(8, 16), nn.Linear(8, 16), nn.Linear(16, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        split = (*x.shape[:2], self.h, self.d_k)
+        q, k, v = (layer(x).view(split).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        mixed = (q @ k.transpose(2, 3) / self.d_k**0.5).softmax(-1) @ v
+        return self.head(x + self.out(mixed.transpose(1, 2).reshape(*x.shape[:2], self.h * self.d_k)))
+
+
 @case(TOKENS)
 def grouped_query() -> nn.Module:
     return Separate(shared=2)

@@ -30,10 +30,24 @@ class Encoder(nn.Module):
         return self.head(self.body(self.embed(x.flatten(2))).mean(1))
 
 
+class Pool(nn.Module):
+    """A residual block behind a norm of all channels and all pixels."""
+
+    def __init__(self, affine: bool = True) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.GroupNorm(1, 16, affine=affine)
+        self.wide, self.narrow, self.head = nn.Conv2d(16, 24, 1), nn.Conv2d(24, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head((x + self.narrow(self.wide(self.norm(x)).relu())).mean((2, 3)))
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "vit": lambda: VisionTransformer(16, 8, 2, 2, 24, 40, num_classes=5),
     "convnext": lambda: ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 2)], num_classes=5),
     "encoder": Encoder,
+    "pool": Pool,
 }
 
 
@@ -46,6 +60,12 @@ def subject(request: pytest.FixtureRequest) -> tuple[nn.Module, Groups, Tensor]:
     if request.param == "encoder":
         x = torch.randn(2, 3, 8, 8)
     return model, find_groups(model, x, inexact=True), x
+
+
+def test_norms_without_weights_are_named() -> None:
+    groups = find_groups(Pool(affine=False), torch.randn(2, 3, 8, 8), inexact=True)
+    assert [g.name for g in groups] == ["wide"]
+    assert any("norm, which has no weights" in skipped.reason for skipped in groups.skipped)
 
 
 def inexact(groups: Groups) -> list[str]:
