@@ -25,7 +25,7 @@ def find_couplings(model: nn.Module, inputs: tuple[Any, ...], *, seconds: float)
 
     Args:
         model: The network; its weights are the same afterwards.
-        inputs: What `model(*inputs)` takes.
+        inputs: What `model(*inputs)` takes. It has run on them before, so that what it caches in a first run is there.
         seconds: Processor time after which the search ends; channels whose couplings are not known then are fixed.
 
     Raises:
@@ -40,16 +40,10 @@ def _find_couplings(model: nn.Module, inputs: tuple[Any, ...], clock: Clock) -> 
     couplings = Couplings()
     _look(couplings, Passes(model, inputs, names, clock))
     seen = {call.weight for call in couplings.calls}
-    idle = [name for name, module in model.named_modules() if _has_weight(module) and f"{name}.weight" not in seen]
-    if idle and runs_auxiliary(model, inputs):
+    if runs_auxiliary(model, inputs, seen):
         with containers_training(model):
             _look(couplings, Passes(model, inputs, names, clock, main=False))
     return couplings
-
-
-def _has_weight(module: nn.Module) -> bool:
-    weight = module._parameters.get("weight")
-    return weight is not None and weight.dim() > 1
 
 
 def _look(couplings: Couplings, passes: Passes) -> None:

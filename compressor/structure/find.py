@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from time import process_time
@@ -121,12 +122,18 @@ def _smaller(model: nn.Module, inputs: tuple[Any, ...], uses: list[tuple[str, in
     cropped = tree_map(_crop, inputs)
     if all(a is b for a, b in zip(tree_leaves(cropped), tree_leaves(inputs), strict=True)):
         return inputs
-    try:
-        with remembering(model):
+    seen = {weight for weight, _ in uses}
+    with ExitStack() as undo:
+        undo.enter_context(remembering(model))
+        try:
             same = [weight for weight, _ in _uses(model, cropped)] == [weight for weight, _ in uses]
-            same = same and (runs_auxiliary(model, cropped) or not runs_auxiliary(model, inputs))
-    except Exception:
-        return inputs
+            if same and not runs_auxiliary(model, cropped, seen):
+                with remembering(model):
+                    same = not runs_auxiliary(model, inputs, seen)
+        except Exception:
+            same = False
+        if same:
+            undo.pop_all()
     return cropped if same else inputs
 
 

@@ -45,7 +45,6 @@ class Passes:
         self, model: nn.Module, inputs: tuple[Any, ...], names: TensorNames, clock: Clock, main: bool = True
     ) -> None:
         self.model, self.inputs, self.names = model, inputs, names
-        model(*inputs)  # what a network caches in its first run is there in all that follow
         self.clock, self.main = clock, main
         with tracking(model) as modules, Recorder(names, modules) as recorder:
             model(*inputs)
