@@ -56,11 +56,20 @@ def repair_attributes(model: nn.Module, plan: Plan, touched: Mapping[str, nn.Mod
     for name in dict.fromkeys(name.rpartition(".")[0] for name in touched):
         _lists_of_widths(model.get_submodule(name), before.get_submodule(name))
     owners = dict.fromkeys(owner for name in touched for owner in (name, name.rpartition(".")[0]))
-    for attention in filter(lambda m: isinstance(m, nn.MultiheadAttention), map(model.get_submodule, owners)):
-        FewerHeads.convert(attention)
+    for name in owners:
+        _convert_attention(model.get_submodule(name), before.get_submodule(name))
     for planned in plan.groups:
         if planned.dropped:
             _repair_heads(model, planned)
+
+
+def _convert_attention(module: nn.Module, before: nn.Module) -> None:
+    if isinstance(module, nn.MultiheadAttention):
+        FewerHeads.convert(module)
+    elif type(module).__module__ in ("torchvision.models.swin_transformer", "torchvision.models.maxvit"):
+        from compressor.structure.torchvision_attention import convert
+
+        convert(module, before)
 
 
 def _convolution(module: nn.Module) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from compressor.structure import Groups, Plan, find_groups, masked
 from tests.structure.networks import Inputs, build, inputs_of
@@ -98,7 +99,8 @@ def zeroed_inputs(model: nn.Module, plan: Plan) -> Iterator[None]:
             module = modules.get(cut.layer)
             if cut.role != "consumer" or not planned.dropped:
                 continue
-            if _takes_channels(module) and cut.tensor.endswith(".weight"):
+            owner = modules.get(cut.layer.rpartition(".")[0])
+            if _takes_channels(module, owner) and cut.tensor.endswith(".weight"):
                 gone = [c for u in planned.dropped for c in cut.coordinates[u]]
                 axis = -1 if isinstance(module, nn.Linear) else 1
                 handles.append(module.register_forward_pre_hook(_zeroing(gone, axis)))
@@ -112,10 +114,10 @@ def zeroed_inputs(model: nn.Module, plan: Plan) -> Iterator[None]:
             handle.remove()
 
 
-def _takes_channels(module: nn.Module | None) -> bool:
-    return isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and not isinstance(
-        module, nn.modules.linear.NonDynamicallyQuantizableLinear
-    )
+def _takes_channels(module: nn.Module | None, owner: nn.Module | None) -> bool:
+    """True for layers that are called, so that hooks see their inputs; some owners take only the weights of theirs."""
+    called = not isinstance(owner, nn.MultiheadAttention | ShiftedWindowAttention)
+    return called and isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
 
 
 def _zeroing(channels: list[int], axis: int) -> Any:

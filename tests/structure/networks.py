@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrizations, parametrize
+from torchvision.models import MaxVit, SwinTransformer
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 from torchvision.ops import FrozenBatchNorm2d
 
 Inputs = tuple[Any, ...]
@@ -909,6 +911,39 @@ class Transformer(nn.Module):
         x = x + self.attend(self.norm1(x))
         x = x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
         return self.head(self.norm3(x)[:, 0])
+
+
+def layers(sizes: dict[str, int], *blocks: str) -> dict[str, int]:
+    """The same groups in every block."""
+    return {f"{block}.{name}": size for block in blocks for name, size in sizes.items()}
+
+
+@case(image(2, 3, 10, 10), sizes=layers({"attn.qkv": 2, "mlp.0": 32}, "features.1.0", "features.1.1"))
+def swin() -> nn.Module:
+    return SwinTransformer([2, 2], 8, [2], [2], [2, 2], stochastic_depth_prob=0.0, num_classes=3)
+
+
+@case(
+    image(2, 3, 10, 6),
+    sizes=layers({"attn.cpb_mlp.0": 512, "attn.cpb_mlp.2": 2, "mlp.0": 32}, "features.1.0", "features.1.1"),
+)
+def swin_v2() -> nn.Module:
+    kinds = {"block": SwinTransformerBlockV2, "downsample_layer": PatchMergingV2}
+    return SwinTransformer([2, 2], 8, [2], [2], [2, 4], stochastic_depth_prob=0.0, num_classes=3, **kinds)
+
+
+@case(
+    image(2, 3, 16, 16),
+    sizes={"stem.0.0": 6, "stem.1.0": 6, "classifier.3": 8}
+    | layers({"layers.conv_a.0": 32, "layers.squeeze_excitation.fc1": 2}, "blocks.0.layers.0.layers.MBconv")
+    | layers(
+        {"attn_layer.1.to_qkv": 2, "mlp_layer.1": 32},
+        "blocks.0.layers.0.layers.window_attention",
+        "blocks.0.layers.0.layers.grid_attention",
+    ),
+)
+def maxvit() -> nn.Module:
+    return MaxVit((16, 16), 6, 2, [8], [1], 4, stochastic_depth_prob=0.0, num_classes=3)
 
 
 @case(sizes={"last": 6}, left={"stem": "computed weights by normed", "normed": "computed from other tensors"})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import ConvNeXt, VisionTransformer
+from torchvision.models import ConvNeXt, SwinTransformer, VisionTransformer
 from torchvision.models.convnext import CNBlockConfig
 
 import exporters
@@ -48,6 +48,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "convnext": lambda: ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 2)], num_classes=5),
     "encoder": Encoder,
     "pool": Pool,
+    "swin": lambda: SwinTransformer([2, 2], 8, [2, 1], [2, 4], [2, 2], num_classes=5),
 }
 
 
