@@ -6,6 +6,7 @@ the projections say how many there are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,8 +15,8 @@ from torch.nn import functional as F
 from torchvision.models.maxvit import RelativePositionalMultiHeadAttention
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
-HIGHEST_SCALE = 100.0
-"""Of the cosine of queries and keys (Swin Transformer V2, arXiv 2111.09883, section 3.2)."""
+HIGHEST = math.log(100.0)
+"""Logarithm of the largest scale of the cosine of queries and keys (Swin Transformer V2, arXiv 2111.09883, section 3.2)."""
 
 
 def convert(module: nn.Module, before: nn.Module) -> None:
@@ -107,7 +108,7 @@ class FewerWindowHeadsV2(_FewerWindowHeads, ShiftedWindowAttentionV2):
         return None if bias is None else torch.cat([bias[:width], bias.new_zeros(width), bias[-width:]])
 
     def _scores(self, q: Tensor, k: Tensor) -> Tensor:
-        scale = self.logit_scale.clamp(max=torch.tensor(HIGHEST_SCALE).log().item()).exp()
+        scale = self.logit_scale.clamp(max=HIGHEST).exp()
         return F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-1, -2) * scale
 
 
