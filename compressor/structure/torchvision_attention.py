@@ -16,7 +16,7 @@ from torchvision.models.maxvit import RelativePositionalMultiHeadAttention
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
 HIGHEST = math.log(100.0)
-"""Logarithm of the largest scale of the cosine of queries and keys (Swin Transformer V2, arXiv 2111.09883, section 3.2)."""
+"""Logarithm of the largest scale of the cosine of queries and keys (arXiv 2111.09883, section 3.2)."""
 
 
 def convert(module: nn.Module, before: nn.Module) -> None:
