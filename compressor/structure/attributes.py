@@ -30,8 +30,8 @@ TOTAL_WIDTHS = {
 HEAD_WIDTHS = re.compile("(?<!all_)head_?(dim|size|width)|(dim|d)_head")
 """What the width of a head is called: it stays as it is."""
 
-_NO_COUNT = re.compile("dim|size|width|features|channels|^d_")
-"""Numbers with such a word in their names do not count heads."""
+HEAD_COUNTS = re.compile("head|^(n|num|nb)?_?h$", re.IGNORECASE)
+"""What the number of heads is called."""
 
 SIDES: dict[str, Role] = {"out": "producer", "nf": "producer", "in": "consumer", "nx": "consumer"}
 """How the names of widths begin, for a layer that makes as many channels as it reads."""
@@ -168,11 +168,10 @@ def _repair_heads(model: nn.Module, planned: PlannedGroup) -> None:
 
 
 def _recount(owner: nn.Module, heads: int, kept: int, width: int) -> None:
-    numbers = {name: value for name, value in vars(owner).items() if type(value) is int and not _NO_COUNT.search(name)}
-    counts = [name for name, value in numbers.items() if value == heads]
-    named = [name for name in counts if "head" in name]
-    for name in named or (counts if len(counts) == 1 else []):
-        setattr(owner, name, kept)
-    for name, value in vars(owner).items():
-        if name in TOTAL_WIDTHS and value == heads * width:
+    for name, value in list(vars(owner).items()):
+        if type(value) is not int:
+            continue
+        if HEAD_COUNTS.search(name) and value == heads and not re.search("dim|size|width", name):
+            setattr(owner, name, kept)
+        elif name in TOTAL_WIDTHS and value == heads * width:
             setattr(owner, name, kept * width)
