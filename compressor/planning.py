@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from compressor.budget.allocate import Budget
 from compressor.budget.cost import measure_cost
 from compressor.errors import InputError
@@ -27,9 +25,8 @@ from compressor.rules import TARGET_TOLERANCE
 from compressor.selection.base import Ranking
 from compressor.speed import Chase, profile, read_cost, settings_of, summary
 from compressor.stages import sha256
-from compressor.structure import Plan, shrink, verify
+from compressor.structure import Plan, shrink
 from compressor.structure.groups import Groups
-from compressor.structure.proof import TOLERANCE
 from compressor.structure.trial import faulty_groups
 from compressor.subject import (
     MEASURED,
@@ -177,17 +174,9 @@ class Planner:
 
     def _faults(self, plan: Plan) -> dict[str, str]:
         """Groups for which masking and cutting do not give the same outputs, with the reason."""
-        try:
-            if verify(self.job.subject.model, plan, self.job.real_inputs) <= TOLERANCE[torch.float64]:
-                return {}
-        except RuntimeError as error:
-            self.job.journal.say(f"the shrunk network does not run: {error}")
         faults = faulty_groups(self.job.subject.model, plan, self.job.real_inputs)
         for name, reason in faults.items():
             self.job.journal.say(f"group {name} is left alone: {reason}")
-        if not faults:
-            cure = "name unusual layers in compress.keep; and please report this network, it is a fault of compressor"
-            raise InputError("masking and cutting give different outputs", where="model", cure=cure)
         return faults
 
 

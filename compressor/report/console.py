@@ -12,6 +12,9 @@ from rich.text import Text
 from compressor.report.schema import Inspection, Reach, Report
 from compressor.report.tables import comparison, count, percent, rule_rows, verdict
 
+SHOWN = 3
+"""So many layers of a group are named on the terminal; `--json` names all."""
+
 
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print the verdict, the rules, before and after, and the warnings; to stdout unless told otherwise."""
@@ -38,6 +41,9 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
         for row, group in zip(groups, inspection.groups, strict=True):
             ms = group.ms or 0.0
             row += [f"{ms:.3g}", f"{ms / group.size:.2g}", ", ".join(map(str, group.useful)) or "none"]
+    head.append("Also cut in")
+    for row, group in zip(groups, inspection.groups, strict=True):
+        row.append(_shortened([name for name in group.layers if name != group.name]))
     console.print(_table(head, groups))
     if inspection.layers_ms:
         total = sum(inspection.layers_ms.values())
@@ -54,6 +60,11 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
 
 def _labelled(group: Reach) -> str:
     return f"{group.name} (inexact)" if group.inexact else group.name
+
+
+def _shortened(layers: Sequence[str]) -> str:
+    more = len(layers) - SHOWN
+    return ", ".join(layers[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -30,7 +30,7 @@ TOTAL_WIDTHS = {
 HEAD_WIDTHS = re.compile("(?<!all_)head_?(dim|size|width)|(dim|d)_head")
 """What the width of a head is called: it stays as it is."""
 
-HEAD_COUNTS = re.compile("head|^(n|num|nb)?_?h$", re.IGNORECASE)
+HEAD_COUNTS = re.compile("(^|_)(n|num|nb)?heads?(_(num|count|[qkv]{1,3}))?$|^(n|num|nb)?_?h$", re.IGNORECASE)
 """What the number of heads is called."""
 
 SIDES: dict[str, Role] = {"out": "producer", "nf": "producer", "in": "consumer", "nx": "consumer"}
@@ -171,7 +171,7 @@ def _recount(owner: nn.Module, heads: int, kept: int, width: int) -> None:
     for name, value in list(vars(owner).items()):
         if type(value) is not int:
             continue
-        if HEAD_COUNTS.search(name) and value == heads and not re.search("dim|size|width", name):
+        if HEAD_COUNTS.search(name) and value == heads:
             setattr(owner, name, kept)
         elif name in TOTAL_WIDTHS and value == heads * width:
             setattr(owner, name, kept * width)

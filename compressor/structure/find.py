@@ -25,7 +25,7 @@ from compressor.structure.groups import Groups, Skipped
 from compressor.structure.marks import COMPUTED_PREFIX
 from compressor.structure.survey import Survey
 from compressor.structure.trial import failing_groups, vanishing_groups
-from compressor.structure.watch import Watch, evaluating, remembering
+from compressor.structure.watch import evaluating, remembering, used_weights
 
 SECONDS, PASSES = 120.0, 100
 """How long the search may take: so many seconds of the processor, or as long as so many passes take."""
@@ -49,7 +49,7 @@ def find_groups(
     Args:
         model: The network; it is left as it was.
         example_inputs: A tensor, or a tuple of what `model(*inputs)` takes. One example is enough.
-        keep: Patterns (`classifier.*`) of layers that must stay as they are.
+        keep: Patterns (`layer1`, `*.classifier`) of layers that must stay as they are, with all that they contain.
         inexact: Also return groups whose channels a layer norm (with weights, over the last axis) or a group norm of a
             single group reads, such as the embedding of a transformer. What is left of them computes something else,
             which only training makes up for; the trial compares it with the masked network whose norms look at the
@@ -66,7 +66,7 @@ def find_groups(
     kept = _match(model, keep)
     with evaluating(model), remembering(model):
         started = process_time()
-        uses = _uses(model, inputs)
+        uses = used_weights(model, inputs)
         limit = max(SECONDS, PASSES * (process_time() - started)) if seconds is None else seconds
         small = _smaller(model, inputs, list(uses))
         couplings = find_couplings(model, small, seconds=limit)
@@ -109,14 +109,6 @@ _NOT_PLAIN: dict[Callable[[nn.Module], bool], str] = {
 }
 
 
-def _uses(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[str, int]]:
-    """Every operation with a weight in the order of the data: the weight, and how often it uses each element of it."""
-    uses: list[tuple[str, int]] = []
-    with Watch(model, lambda call: uses.append((call.weight, call.positions))):
-        model(*inputs)
-    return uses
-
-
 def _smaller(model: nn.Module, inputs: tuple[Any, ...], uses: list[tuple[str, int]]) -> tuple[Any, ...]:
     """Smaller pictures, where the network takes them and does the same with them: couplings depend on no size."""
     cropped = tree_map(_crop, inputs)
@@ -126,7 +118,7 @@ def _smaller(model: nn.Module, inputs: tuple[Any, ...], uses: list[tuple[str, in
     with ExitStack() as undo:
         undo.enter_context(remembering(model))
         try:
-            same = [weight for weight, _ in _uses(model, cropped)] == [weight for weight, _ in uses]
+            same = [weight for weight, _ in used_weights(model, cropped)] == [weight for weight, _ in uses]
             if same and not runs_auxiliary(model, cropped, seen):
                 with remembering(model):
                     same = not runs_auxiliary(model, inputs, seen)
@@ -152,7 +144,8 @@ def _match(model: nn.Module, patterns: Sequence[str]) -> dict[str, str]:
             raise InputError(
                 f"'{pattern}' matches no layer", where="compress.keep", cure=f"layers are called {', '.join(near)}"
             )
-        kept |= dict.fromkeys(hits, pattern)
+        inside = [n for n in layers if any(n == hit or n.startswith(f"{hit}.") for hit in hits)]
+        kept |= dict.fromkeys(inside, pattern)
     return kept
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compressor.memory import trim
 from compressor.structure.couplings import Bools, Ints
 from compressor.structure.marks import Recorder, Replay, Source, sees_output, tracking
-from compressor.structure.watch import TensorNames
+from compressor.structure.watch import TensorNames, restore
 
 PASSES_PER_TRIM = 8
 """After so many passes freed memory is given back: what they leave behind lies in pieces between what stays."""
@@ -46,9 +46,12 @@ class Passes:
     ) -> None:
         self.model, self.inputs, self.names = model, inputs, names
         self.clock, self.main = clock, main
+        buffers = [(buffer, buffer.clone(), _version(buffer)) for buffer in model.buffers()]
         with tracking(model) as modules, Recorder(names, modules) as recorder:
             model(*inputs)
         self.record = recorder.record
+        self._written = {b: v for b, v, version in buffers if _version(b) != version or not torch.equal(b, v)}
+        restore(self._written)
         self.padding: set[int] = set()
         self.passed: set[int] = set()
         self._count = 0
@@ -60,6 +63,7 @@ class Passes:
         marks = [(s, mask) for s, mask in raw if mask is not None]
         with self._raw_marks(marks), Replay(self.record, pattern) as replay:
             outputs = self.model(*self.inputs)
+        restore(self._written)
         self._count += 1
         if self._count % PASSES_PER_TRIM == 0:
             trim()
@@ -94,6 +98,10 @@ class Passes:
         seen = [self.run(_bit_pattern(labels, word_bits))[0] for word_bits in words]
         sinks = {sink for marks in seen for sink in marks}
         return {sink: _decode(sink, seen, words, len(self.record.sinks[sink].coordinates)) for sink in sinks}
+
+
+def _version(buffer: Tensor) -> int:
+    return 0 if buffer.is_inference() else buffer._version
 
 
 def code_words(count: int) -> Bools:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from compressor.errors import InputError
 from compressor.structure.mask import masked
 from compressor.structure.plan import Plan
 from compressor.structure.shrink import duplicate, shrink
-from compressor.structure.watch import evaluating
+from compressor.structure.watch import evaluating, remembering, used_weights
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+DTYPES = (torch.float64, torch.float32)
 
 
 def verify(
-    model: nn.Module, plan: Plan, example_inputs: Tensor | tuple[Any, ...], *, dtype: torch.dtype = torch.float64
+    model: nn.Module, plan: Plan, example_inputs: Tensor | tuple[Any, ...], *, dtype: torch.dtype | None = None
 ) -> float:
     """Largest difference between the masked and the shrunk network, relative to the size of the output.
 
@@ -27,16 +30,50 @@ def verify(
         model: The network with its original widths; left untouched.
         plan: The plan to prove.
         example_inputs: A tensor, or a tuple of what `model(*inputs)` takes.
-        dtype: Precision of the computation.
+        dtype: Precision of the computation; by default double, or single where the network's code refuses double.
+
+    Raises:
+        InputError: A copy of the network does not run by itself.
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    inputs = tree_map(lambda v: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v, inputs)
-    exact = duplicate(model).to(dtype)
+    exact, inputs, _ = precise_copy(model, inputs, DTYPES if dtype is None else (dtype,))
     with evaluating(exact):
-        with masked(exact, plan):
+        with masked(exact, plan), remembering(exact):
             expected = exact(*inputs)
         small = shrink(exact, plan)
         return difference(expected, small(*inputs))
+
+
+def precise_copy(
+    model: nn.Module, inputs: tuple[Any, ...], dtypes: Sequence[torch.dtype] = DTYPES
+) -> tuple[nn.Module, tuple[Any, ...], torch.dtype]:
+    """A copy of a network, and its inputs, in the first of the precisions in which it runs.
+
+    Raises:
+        InputError: It runs in none of them, or on other tensors than its own.
+    """
+    with evaluating(model), remembering(model):
+        used = used_weights(model, inputs)
+    problem = ""
+    for dtype in dtypes:
+        copy, own = duplicate(model).to(dtype), cast(inputs, dtype)
+        try:
+            with evaluating(copy), remembering(copy):
+                if used_weights(copy, own) == used:
+                    return copy, own, dtype
+            problem = problem or "it does not use its own weights"
+        except Exception as error:  # whatever the network's code raises
+            problem = problem or (str(error).strip().splitlines() or [type(error).__name__])[0]
+    cure = "keep layers as attributes or in an nn.ModuleList, not in lists, closures or a forward that was replaced"
+    raise InputError(f"a copy of the network does not run as the network does: {problem}", where="model", cure=cure)
+
+
+def cast(inputs: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
+    """The inputs with all floating-point tensors in the given precision."""
+    changed: tuple[Any, ...] = tree_map(
+        lambda v: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v, inputs
+    )
+    return changed
 
 
 def difference(expected: Any, actual: Any) -> float:

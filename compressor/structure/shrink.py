@@ -131,9 +131,8 @@ def duplicate(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
         shared: Tensors that are not copied: the caller puts others in their place.
     """
     for module in model.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                setattr(module, name, value.detach())
+        for store in (vars(module), module._buffers):
+            store.update({k: v.detach() for k, v in store.items() if isinstance(v, Tensor) and not v.is_leaf})
     return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
 
 

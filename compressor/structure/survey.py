@@ -81,6 +81,8 @@ class Survey:
         With each, why it may not be cut, if so; these come first.
         """
         ports = list(self.couplings.ports)
+        if not ports:
+            return
         label = self._components()
         order = np.argsort(label, kind="stable")
         port_of = np.repeat(np.arange(len(ports)), [p.size for p in ports])[order]
@@ -101,9 +103,8 @@ class Survey:
 
     def _components(self) -> Ints:
         """For every coordinate, the number of the connected component that it belongs to."""
-        total = self.couplings.total
-        left = np.concatenate([pair[0] for pair in self.couplings.pairs])
-        right = np.concatenate([pair[1] for pair in self.couplings.pairs])
+        total, pairs = self.couplings.total, self.couplings.pairs
+        left, right = (np.concatenate([np.zeros(0, dtype=np.int64), *(p[side] for p in pairs)]) for side in (0, 1))
         graph = coo_matrix((np.ones(len(left), dtype=bool), (left, right)), shape=(total, total))
         label: Ints = connected_components(graph, directed=False)[1]
         return label

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from compressor.errors import InputError
 from compressor.memory import trim
@@ -18,10 +17,10 @@ from compressor.structure.auxiliary import containers_training
 from compressor.structure.groups import ChannelGroup
 from compressor.structure.mask import masked
 from compressor.structure.plan import Plan
-from compressor.structure.proof import TOLERANCE, difference
+from compressor.structure.proof import TOLERANCE, cast, difference, precise_copy
 from compressor.structure.shrink import duplicate, is_whole, shrink
 from compressor.structure.vanished import can_vanish
-from compressor.structure.watch import evaluating
+from compressor.structure.watch import evaluating, remembering
 
 LARGE = 50_000_000
 """Parameters of a network for which memory counts: it is tried in single precision, with its own large weights."""
@@ -47,7 +46,7 @@ def failing_groups(
         auxiliary: The network has layers that run in training only; they must run too.
 
     Raises:
-        InputError: The outputs differ from run to run, so nothing can be proved.
+        InputError: The outputs differ from run to run, or a copy does not run by itself, so nothing can be proved.
     """
     return _try(model, groups, inputs, _TRIALS, auxiliary)
 
@@ -59,17 +58,21 @@ def _try(
     choices: Sequence[Choice],
     auxiliary: bool,
 ) -> dict[str, str]:
-    large = sum(p.numel() for p in model.parameters()) > LARGE
-    dtype = torch.float32 if large else torch.float64
-    shaken = _shaken(
-        model, dtype, [p for p in model.parameters() if p.dtype == dtype and _is_varied(p)] if large else []
-    )
-    exact = tree_map(lambda v: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v, inputs)
+    if not groups:
+        return {}
+    if sum(p.numel() for p in model.parameters()) > LARGE:
+        dtype, exact = torch.float32, cast(inputs, torch.float32)
+        shared = [p for p in model.parameters() if p.dtype == dtype and _is_varied(p)]
+        copy = duplicate(model, shared).to(dtype)
+    else:
+        copy, exact, dtype = precise_copy(model, inputs)
+        shared = []
+    _shake(copy, shared)
     families: dict[Any, list[ChannelGroup]] = defaultdict(list)
     for group in groups:
         families[_family(group)].append(group)
-    with evaluating(shaken):
-        return _Trial(shaken, exact, TOLERANCE[dtype], choices, auxiliary).failing(list(families.values()))
+    with evaluating(copy):
+        return _Trial(copy, exact, TOLERANCE[dtype], choices, auxiliary).failing(list(families.values()))
 
 
 def vanishing_groups(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Any, ...]) -> set[str]:
@@ -95,11 +98,10 @@ def _could_vanish(model: nn.Module, group: ChannelGroup, tensors: Mapping[str, T
 
 def faulty_groups(model: nn.Module, plan: Plan, inputs: tuple[Any, ...]) -> dict[str, str]:
     """Names of the groups for which a plan is wrong, with the reason, found by bisection in double precision."""
-    exact = duplicate(model).double()
-    inputs = tree_map(lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v, inputs)
+    exact, inputs, dtype = precise_copy(model, inputs)
     kept = plan.kept
     with evaluating(exact):
-        trial = _Trial(exact, inputs, TOLERANCE[torch.float64], (lambda group, number: kept[group.name],))
+        trial = _Trial(exact, inputs, TOLERANCE[dtype], (lambda group, number: kept[group.name],))
         return trial.failing([[p.group] for p in plan.groups if p.dropped])
 
 
@@ -112,16 +114,15 @@ def _is_varied(weight: Tensor) -> bool:
     return weight.dim() > 1 and bool(weight.min() < weight.max())
 
 
-def _shaken(model: nn.Module, dtype: torch.dtype, shared: Sequence[Tensor]) -> nn.Module:
-    """A copy with a little noise on every tensor but those that it shares with the model."""
-    shaken = duplicate(model, shared).to(dtype)
+def _shake(model: nn.Module, shared: Sequence[Tensor]) -> None:
+    """Add a little noise to every tensor but those that are shared with another network."""
     generator, same = torch.Generator().manual_seed(0), {id(tensor) for tensor in shared}
     with torch.no_grad():
-        for tensor in [*shaken.parameters(), *shaken.buffers()]:
+        for tensor in [*model.parameters(), *model.buffers()]:
             if tensor.is_floating_point() and tensor.numel() and id(tensor) not in same:
                 scale = 0.1 * tensor.abs().mean().clamp_min(0.01)
-                tensor.add_(torch.rand(tensor.shape, generator=generator, dtype=dtype).to(tensor.device) * scale)
-    return shaken
+                noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
+                tensor.add_(noise.to(tensor.device) * scale)
 
 
 class _Trial:
@@ -148,8 +149,9 @@ class _Trial:
 
     def _check_repeatable(self) -> None:
         """Where no group passes, that may be because the network computes something else in every run."""
-        first, second = self.model(*self.inputs), self.model(*self.inputs)
-        if difference(first, second) > self.tolerance:
+        with remembering(self.model):
+            first = self.model(*self.inputs)
+        if difference(first, self.model(*self.inputs)) > self.tolerance:
             raise InputError(
                 "the network computes something else from run to run",
                 cure="make forward() deterministic in evaluation mode",
@@ -193,7 +195,7 @@ class _Trial:
             return f"the network's code relies on its width: {problem}"
         finally:
             trim()
-        with masked(self.model, plan):
+        with masked(self.model, plan), remembering(self.model):
             wrong = difference(self.model(*self.inputs), actual)
         if wrong <= self.tolerance:
             return None

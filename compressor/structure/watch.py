@@ -6,7 +6,7 @@ by its storage, so modules, functional calls, views and shared weights all look 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -262,18 +262,40 @@ class Watch(TorchDispatchMode):
         return output
 
 
+def used_weights(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[str, int]]:
+    """Every operation with a weight in the order of the data: the weight, and how often it uses each element of it."""
+    uses: list[tuple[str, int]] = []
+    with Watch(model, lambda call: uses.append((call.weight, call.positions))):
+        model(*inputs)
+    return uses
+
+
 @contextmanager
 def remembering(model: nn.Module) -> Iterator[None]:
-    """What a forward pass writes down in its modules (window sizes, caches) is as before on leaving."""
-    before = {module: {k: v for k, v in vars(module).items() if not k.startswith("_")} for module in model.modules()}
+    """What a forward pass writes down (window sizes, caches, running statistics) is as before on leaving."""
+    modules = list(model.modules())
+    attributes = [{k: v for k, v in vars(m).items() if not k.startswith("_")} for m in modules]
+    buffers = [dict(m._buffers) for m in modules]
+    values = {buffer: buffer.clone() for buffer in model.buffers()}
     try:
         yield
     finally:
-        for module, attributes in before.items():
+        for module, before, own in zip(modules, attributes, buffers, strict=True):
             now = vars(module)
-            for name in [k for k in now if not k.startswith("_") and k not in attributes]:
+            for name in [k for k in now if not k.startswith("_") and k not in before]:
                 del now[name]
-            now.update(attributes)
+            now.update(before)
+            module._buffers.clear()
+            module._buffers.update(own)
+        restore(values)
+
+
+def restore(values: Mapping[Tensor, Tensor]) -> None:
+    """Give tensors the values that they had, where they have others now."""
+    with torch.no_grad():
+        for tensor, value in values.items():
+            if not torch.equal(tensor, value):
+                tensor.copy_(value)
 
 
 @contextmanager

@@ -225,6 +225,61 @@ def test_a_flip_is_pruned_at_every_width(width: int) -> None:
     assert find_groups(model, IMAGE()).by_name()["stem"].size == width
 
 
+class Running(nn.Module):
+    """Keeps statistics in evaluation mode, too, and reads what it kept before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1)
+        self.head = nn.Linear(6, 4)
+        self.register_buffer("mean", torch.ones(8))
+        self.register_buffer("last", torch.zeros(2, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        scaled = h / (1 + self.mean.abs()).reshape(1, -1, 1, 1) + self.last.sum()
+        self.mean.mul_(0.9).add_(h.mean((0, 2, 3)), alpha=0.1)
+        self.last = h.mean((2, 3)).detach()
+        return self.head(self.b(scaled).mean((2, 3)))
+
+
+def test_buffers_that_a_pass_writes_are_as_before() -> None:
+    model, x = randomised(Running()), torch.randn(2, 3, 8, 8)
+    before = state(model)
+    groups = find_groups(model, x)
+    assert state(model) == before
+    assert {g.name for g in groups} == {"b"}
+    assert verify(model, Plan.uniform(groups, 0.5), x) < EXACT
+    assert state(model) == before
+
+
+class SingleOnly(nn.Sequential):
+    """Its code asks for single precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
+def test_what_runs_in_single_precision_only_is_proved_in_it() -> None:
+    model, x = randomised(SingleOnly(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))), torch.randn(2, 5)
+    groups = find_groups(model, x)
+    assert [g.name for g in groups] == ["0"]
+    assert 0 <= verify(model, Plan.uniform(groups, 0.5), x) < 1e-5
+
+
+def test_a_network_that_a_copy_would_not_follow_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    layers = list(model)
+    model.forward = lambda x: layers[2](layers[1](layers[0](x)))  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="copy"):
+        find_groups(model, torch.randn(2, 5))
+
+
+@pytest.mark.parametrize("model", [nn.Identity(), nn.Sequential(nn.Flatten(), nn.Softmax(-1))])
+def test_a_network_without_weights_has_no_groups(model: nn.Module) -> None:
+    assert not find_groups(model.eval(), torch.randn(2, 5))
+
+
 # ---- what the user says ----------
 
 
@@ -237,6 +292,12 @@ def test_kept_layers_are_left_alone() -> None:
 def test_keeping_a_layer_keeps_what_it_makes_and_what_it_reads() -> None:
     groups = find_groups(build("bottleneck"), inputs_of("bottleneck"), keep=["two.*"])
     assert {g.name for g in groups} == {"stem.0", "three"}
+
+
+@pytest.mark.parametrize("pattern", ["two", "t?o"])
+def test_keeping_a_block_keeps_all_in_it(pattern: str) -> None:
+    inputs = inputs_of("bottleneck")
+    assert {g.name for g in find_groups(build("bottleneck"), inputs, keep=[pattern])} == {"stem.0", "three"}
 
 
 def test_a_pattern_that_matches_nothing_is_an_error_with_the_nearest_name() -> None:
