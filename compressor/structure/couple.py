@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -17,45 +18,46 @@ from compressor.structure.search import Search
 from compressor.structure.watch import Lane, Port, TensorNames, WeightCall
 
 
-def find_couplings(model: nn.Module, inputs: tuple[Any, ...], *, seconds: float) -> Couplings:
+def find_couplings(model: nn.Module, inputs: tuple[Any, ...], seen: Collection[str], *, seconds: float) -> Couplings:
     """Find all couplings of a network that is in evaluation mode.
 
-    Layers that do not run then (auxiliary heads) are looked for in a second run in which the modules that contain
+    What does not run then (auxiliary heads) is looked for in a second run in which the modules that contain
     others believe to be training.
 
     Args:
         model: The network; its weights are the same afterwards.
         inputs: What `model(*inputs)` takes. It has run on them before, so that what it caches in a first run is there.
+        seen: The parameters that it used then.
         seconds: Processor time after which the search ends; channels whose couplings are not known then are fixed.
 
     Raises:
         InputError: The network takes another way from run to run.
     """
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels lose NaN
-        return _find_couplings(model, inputs, Clock(seconds))
+        return _find_couplings(model, inputs, seen, Clock(seconds))
 
 
-def _find_couplings(model: nn.Module, inputs: tuple[Any, ...], clock: Clock) -> Couplings:
+def _find_couplings(model: nn.Module, inputs: tuple[Any, ...], seen: Collection[str], clock: Clock) -> Couplings:
     names = TensorNames(model)
     couplings = Couplings()
     _look(couplings, Passes(model, inputs, names, clock))
-    seen = {call.weight for call in couplings.calls}
     if runs_auxiliary(model, inputs, seen):
         with containers_training(model):
             _look(couplings, Passes(model, inputs, names, clock, main=False))
+        couplings.auxiliary = True
     return couplings
 
 
 def _look(couplings: Couplings, passes: Passes) -> None:
     record = passes.record
-    known = {call.weight for call in couplings.calls}
+    known, earlier = {call.weight for call in couplings.calls}, {port.tensor for port in couplings.ports}
     couplings.calls += record.calls if not known else [c for c in record.calls if c.weight not in known]
     couplings.norms = record.norms | couplings.norms
     for call in record.calls:
         _join_bias(couplings, call)
         if call.depthwise and call.source is not None:
             _join_multiplier(couplings, call.source)
-    Search(passes, couplings, known).run(record.sources)
+    Search(passes, couplings, earlier).run(record.sources)
     raw = _raw_sources(couplings, passes)
     if raw:
         record.sources = raw

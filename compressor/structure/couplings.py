@@ -25,6 +25,7 @@ class Couplings:
         fixed: Coordinates that must stay, with the reason.
         edges: Which calls read what which other calls make, by their numbers in the first run.
         first, last: The calls that read the network's input, and those that make its output.
+        auxiliary: True where parts run in training only, and were looked at, too.
         mixed: Ports whose channels cannot be told apart, with the reason.
     """
 
@@ -38,6 +39,7 @@ class Couplings:
     first: set[int] = field(default_factory=set)
     last: set[int] = field(default_factory=set)
     total: int = 0
+    auxiliary: bool = False
 
     def places(self, lane: Lane) -> Ints:
         """The numbers of the channels of a lane among all coordinates."""

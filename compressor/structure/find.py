@@ -18,14 +18,14 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves, tree_map
 
 from compressor.errors import InputError
-from compressor.structure.auxiliary import runs_auxiliary
+from compressor.structure.auxiliary import Touched, runs_auxiliary
 from compressor.structure.couple import find_couplings
 from compressor.structure.couplings import Couplings
 from compressor.structure.groups import Groups, Skipped
 from compressor.structure.marks import COMPUTED_PREFIX
 from compressor.structure.survey import Survey
 from compressor.structure.trial import failing_groups, vanishing_groups
-from compressor.structure.watch import evaluating, remembering, used_weights
+from compressor.structure.watch import TensorNames, evaluating, remembering, used_weights
 
 SECONDS, PASSES = 120.0, 100
 """How long the search may take: so many seconds of the processor, or as long as so many passes take."""
@@ -66,13 +66,14 @@ def find_groups(
     kept = _match(model, keep)
     with evaluating(model), remembering(model):
         started = process_time()
-        uses = used_weights(model, inputs)
+        with Touched(TensorNames(model)) as touched:
+            uses = used_weights(model, inputs)
         limit = max(SECONDS, PASSES * (process_time() - started)) if seconds is None else seconds
-        small = _smaller(model, inputs, list(uses))
-        couplings = find_couplings(model, small, seconds=limit)
+        small = _smaller(model, inputs, uses, touched.names)
+        couplings = find_couplings(model, small, touched.names, seconds=limit)
     survey = Survey(couplings, _owners(model), inexact=inexact)
     groups, skipped = survey.groups(kept)
-    bad = failing_groups(model, groups, small, auxiliary=len(couplings.calls) > len(uses))
+    bad = failing_groups(model, groups, small, auxiliary=couplings.auxiliary)
     good = [g for g in groups if g.name not in bad]
     readers = {g.name: {s.tensor for s in g.slices if s.role == "consumer"} for g in good}
     branches = [g for g in good if not g.inexact and couplings.passable_without(readers[g.name])]
@@ -109,12 +110,11 @@ _NOT_PLAIN: dict[Callable[[nn.Module], bool], str] = {
 }
 
 
-def _smaller(model: nn.Module, inputs: tuple[Any, ...], uses: list[tuple[str, int]]) -> tuple[Any, ...]:
+def _smaller(model: nn.Module, inputs: tuple[Any, ...], uses: list[tuple[str, int]], seen: set[str]) -> tuple[Any, ...]:
     """Smaller pictures, where the network takes them and does the same with them: couplings depend on no size."""
     cropped = tree_map(_crop, inputs)
     if all(a is b for a, b in zip(tree_leaves(cropped), tree_leaves(inputs), strict=True)):
         return inputs
-    seen = {weight for weight, _ in uses}
     with ExitStack() as undo:
         undo.enter_context(remembering(model))
         try:

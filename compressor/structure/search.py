@@ -22,10 +22,10 @@ OUT_OF_TIME = "the search for what is coupled to it ran out of time"
 
 
 class Search:
-    """Decodes who feeds whom for one set of sources; between weights of earlier runs nothing is looked for again."""
+    """Decodes who feeds whom for one set of sources; between tensors of earlier runs nothing is looked for again."""
 
     def __init__(self, passes: Passes, couplings: Couplings, earlier: Collection[str] = ()) -> None:
-        self.passes, self.couplings, self.earlier = passes, couplings, earlier
+        self.passes, self.couplings, self.earlier = passes, couplings, set(earlier)
         self.reach: dict[int, dict[int, Bools]] = {}
         self.pads: dict[int, set[int]] = {}
         self.known: set[int] = set()
@@ -65,9 +65,9 @@ class Search:
             self._resolve(batch, {sink: mask for sink, mask in unclear.items() if mask.any()}, weights)
 
     def _is_new(self, source: Source) -> bool:
-        record = self.passes.record
-        ends = [source.call, *(record.sink_calls.get(sink) for sink in self.reach[source.index])]
-        return any(record.calls[end].weight not in self.earlier for end in ends if end is not None)
+        sinks = (self.passes.record.sinks[sink] for sink in self.reach[source.index])
+        tensors = {source.lane.port.tensor, *(lane.port.tensor for lane in sinks)}
+        return not tensors.isdisjoint(self.passes.names.tensors.keys() - self.earlier)
 
     def _note(self, source: Source, leaves: bool) -> None:
         places, calls = self.couplings.places(source.lane), self.passes.record.sink_calls

@@ -1131,6 +1131,24 @@ class Auxiliary(nn.Module):
         return scores + self.aux(x) if self.training else scores
 
 
+@case(sizes={"stem.0": 8, "inner.0": 6, "aux.0.0": 5})
+class TrainingOnly(nn.Module):
+    """A norm, a scale and a second classifier that are there in training only, in a module with a tensor of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.head = conv_bn(3, 8), conv_bn(8, 6), nn.Linear(6, 4)
+        self.norm, self.scale = nn.BatchNorm2d(8), nn.Parameter(torch.randn(6))
+        self.aux = nn.Sequential(conv_bn(8, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if not self.training:
+            return self.head(self.inner(x).mean((2, 3)))
+        x = self.norm(x)
+        return self.head(self.inner(x).mean((2, 3)) * self.scale) + self.aux(x)
+
+
 class Turned(nn.Module):
     """A linear layer with its weight the other way round, which notes its widths under names of its own."""
 

@@ -166,8 +166,9 @@ def test_the_head_count_becomes_what_is_left() -> None:
     assert (small.num_heads, small.num_kv_heads, small.head_dim) == (2, 2, 3)
 
 
-def test_the_auxiliary_head_follows_in_training_mode() -> None:
-    known = examined("auxiliary")
+@pytest.mark.parametrize("name", ["auxiliary", "trainingonly"])
+def test_what_runs_in_training_only_follows(name: str) -> None:
+    known = examined(name)
     small = shrink(known.model, Plan.uniform(known.groups, 0.5)).train()
     assert small(*known.inputs).shape == (2, 4)
 
