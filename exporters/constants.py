@@ -25,6 +25,8 @@ ELEMENTWISE = {
     *("Pow", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh", "Identity"),
 }
 BINARY = {"Add", "Div", "Mul", "Sub"}
+POOLING = {"GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Resize"}
+"""What makes of equal values over an area the same value."""
 GROWING = {"ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile"}
 
 
@@ -68,6 +70,9 @@ def _uniform(node: ir.Node, small: dict[ir.Value, Array], opset: int) -> Array |
         return np.full([1] * rank, number) if isinstance(rank, int) else None
     if not any(value in small for value in node.inputs if value is not None):
         return None
+    first = None if node.inputs[0] is None else small.get(node.inputs[0])
+    if node.op_type in POOLING:
+        return first if first is not None and first.ndim > 2 and set(first.shape[2:]) == {1} else None
     known = [_known(value, small) for value in node.inputs]
     if any(array is None for array, value in zip(known, node.inputs, strict=True) if value is not None):
         return None
@@ -162,6 +167,8 @@ def _into_bias(graph: ir.Graph, value: ir.Value, array: Array) -> bool:
 
 
 def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    while name in graph.initializers:
+        name += "_"
     tensor = ir.tensor(np.ascontiguousarray(array), name=name)
     value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
     graph.register_initializer(value)

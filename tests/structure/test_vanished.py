@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional as F
 
 import exporters
 from compressor import find_groups, load_compact, masked, save_compact, shrink, verify
@@ -50,6 +51,52 @@ def test_branches_vanish(name: str, tmp_path: Path) -> None:
     assert exporters.check_parity(small, path, x).max_rel < 1e-4
     few, many = exporters.count_nodes(path), exporters.count_nodes(dense)
     assert set(few) <= set(many) and few["Conv"] < many["Conv"]
+
+
+class Branches(nn.Module):
+    """A branch whose outputs are added, resized and added, pooled and added, taken as a gate, or concatenated."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, width = kind, 16 if kind == "beside" else 8
+        self.stem, self.inner = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 3, padding=1)
+        self.first, self.second = nn.Conv2d(6, 8, 1), nn.Conv2d(6, 8, 1)
+        self.last, self.head = nn.Conv2d(width, 8, 3, padding=1), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        inner = self.inner(x).relu()
+        match self.kind:
+            case "twice":
+                x = x + self.first(inner) + self.second(inner)
+            case "resized":
+                x = x + F.interpolate(self.first(inner[:, :, ::2]), size=x.shape[2:], mode="bilinear")
+            case "pooled":
+                x = x + F.max_pool2d(self.first(inner), 3, 1, 1)
+            case "gate":
+                x = x * self.first(F.adaptive_avg_pool2d(inner, 1)).sigmoid()
+            case "beside":
+                x = torch.cat([x, self.first(inner)], 1)
+        return self.head(self.last(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["twice", "resized", "pooled", "gate"])
+def test_what_a_vanished_branch_added_is_folded(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = randomised(Branches(kind)), torch.randn(2, 3, 8, 8)
+    groups = find_groups(model, x)
+    plan = Plan.of(groups, {"inner": ()})
+    assert verify(model, plan, x) < 1e-9
+    path = exporters.export_onnx(shrink(model, plan), x, tmp_path / "small.onnx")
+    dense = exporters.export_onnx(model, x, tmp_path / "dense.onnx")
+    assert exporters.check_parity(shrink(model, plan), path, x).max_rel < 1e-4
+    few, many = exporters.count_nodes(path), exporters.count_nodes(dense)
+    assert set(few) <= set(many) and few["Conv"] < many["Conv"]
+
+
+def test_a_branch_that_is_concatenated_does_not_vanish() -> None:
+    groups = find_groups(randomised(Branches("beside")), torch.randn(2, 3, 8, 8)).by_name()
+    assert not groups["inner"].vanishes
 
 
 def test_a_stream_that_all_depends_on_does_not_vanish() -> None:
