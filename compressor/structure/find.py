@@ -168,7 +168,8 @@ def _unseen(model: nn.Module, couplings: Couplings) -> list[Skipped]:
         if not isinstance(module, (_ConvNd, nn.Linear)) or id(module._parameters.get("weight")) in seen:
             continue
         computed = "weight" not in module._parameters or name in computing
-        reason = "its weight is computed from other tensors" if computed else "it did not run as a layer with a weight"
+        unused = "it did not run on the example as a layer with a weight, so what it reads may be cut"
+        reason = "its weight is computed from other tensors" if computed else unused
         skipped.append(Skipped((name,), reason))
     return skipped
 

@@ -33,6 +33,8 @@ BATCH_NORMS = {
 }
 NORM_PREFIX = "normalised by "
 COMPUTED_PREFIX = "read with computed weights by "
+BARE = "!"
+"""How the names of places end where a norm without weights reads."""
 
 Pattern = Callable[["Source"], Tensor | None]
 
@@ -110,7 +112,7 @@ class Recorder(TorchDispatchMode):
             self._weight(event, call, output)
         elif func.overloadpacket in CONVOLUTIONS:
             event.output = output.clone()
-            self._hold(event, COMPUTED_PREFIX, number, args[0], 1)
+            self._hold(event, COMPUTED_PREFIX, str(number), args[0], 1)
         elif func.overloadpacket in BATCH_NORMS:
             self._batch_norm(event, args)
         elif is_channel_norm(func, args):
@@ -165,12 +167,15 @@ class Recorder(TorchDispatchMode):
         grouped = event.func.overloadpacket is aten.native_group_norm
         axis, tensors = (1, args[1:3]) if grouped else (-1, args[2:4])
         self._observe(event, tensors, axis)
-        self._hold(event, NORM_PREFIX, number, args[0], axis)
+        bare = "" if self._names.find(tensors[0]) else BARE
+        self._hold(event, NORM_PREFIX, f"{number}{bare}", args[0], axis)
 
-    def _hold(self, event: Event, prefix: str, number: int, tensor: Tensor, axis: int) -> None:
+    def _hold(self, event: Event, prefix: str, number: str, tensor: Tensor, axis: int) -> None:
         """Look for marks on channels that cannot be cut, because of what reads them here."""
         size = tensor.shape[axis]
-        self._sink(event, axis, Lane(Port(f"{prefix}{event.module}#{number}", 0, size), tuple(range(size))))
+        self._sink(
+            event, axis, Lane(Port(f"{prefix}{event.module or 'forward()'}#{number}", 0, size), tuple(range(size)))
+        )
 
     def _pointwise(self, event: Event, args: Sequence[Any], output: Any) -> None:
         if not isinstance(output, Tensor):

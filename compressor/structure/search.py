@@ -227,7 +227,7 @@ def _coarse_labels(size: int, widths: Iterable[int], classes: Iterable[int]) -> 
         if size % count == 0:
             labels += [channel // (size // count), channel % count]
     unique = {values.tobytes(): values for values in labels if values.max() > 0}
-    return list(unique.values())
+    return sorted(unique.values(), key=lambda values: -int(values.max()))  # the finest that can be told apart
 
 
 def _colours(sources: list[Source], meeting: Mapping[int, Mapping[int, Bools]]) -> list[list[Source]]:

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from compressor.structure.couplings import Couplings, Ints
 from compressor.structure.groups import ChannelGroup, Role, Skipped, Slice
-from compressor.structure.marks import COMPUTED_PREFIX, NORM_PREFIX
+from compressor.structure.marks import BARE, COMPUTED_PREFIX, NORM_PREFIX
 from compressor.structure.watch import Port
 
 Units = dict[Port, Ints]
@@ -138,9 +138,9 @@ class Survey:
         norms = [p.tensor for p in ports if p.tensor.startswith(NORM_PREFIX)]
         if norms and not self.inexact:
             return f"its channels are {norms[0].partition('#')[0]} together, so cutting some changes all the others"
-        bare = next((n for n in map(_norm_layer, norms) if n not in {s.layer for s in slices}), None)
+        bare = next((n.partition("#")[0] for n in norms if n.endswith(BARE)), None)
         if bare is not None:
-            return f"its channels are {NORM_PREFIX}{bare}, which has no weights to tell how many channels are left"
+            return f"its channels are {bare}, which has no weights to tell how many channels are left"
         computed = next((p.tensor for p in ports if p.tensor.startswith(COMPUTED_PREFIX)), None)
         if computed is not None:
             return f"its channels are {computed.partition('#')[0]}, which would change if some were cut"
@@ -178,10 +178,6 @@ class Survey:
                 return "the grouped convolutions that it passes divide it differently"
             partition = fine
         return partition
-
-
-def _norm_layer(port: str) -> str:
-    return port.removeprefix(NORM_PREFIX).partition("#")[0]
 
 
 def _names(layer: str, first: int) -> Iterable[str]:
