@@ -182,14 +182,14 @@ class _Trial:
         """What is wrong when all these groups are cut, or None."""
         for choice in self.choices:
             kept = {g.name: choice(g, self._numbers[g.name]) for g in groups}
-            reason = self._compare(Plan.of(groups, kept))
+            reason = self._compare(Plan.of(groups, kept), self.auxiliary or choice is _first)
             if reason is not None:
                 return reason
         return None
 
-    def _compare(self, plan: Plan) -> str | None:
+    def _compare(self, plan: Plan, training: bool) -> str | None:
         try:
-            actual = self._run_shrunk(plan)
+            actual = self._run_shrunk(plan, training)
         except Exception as error:
             problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return f"the network's code relies on its width: {problem}"
@@ -201,12 +201,26 @@ class _Trial:
             return None
         return f"the shrunk network would differ from the masked one by {wrong:.0e} (relative)"
 
-    def _run_shrunk(self, plan: Plan) -> Any:
+    def _run_shrunk(self, plan: Plan, training: bool) -> Any:
+        """The outputs of the shrunk network, which must run in training, too, if that is asked for and the dense one does."""
         small = shrink(self.model, plan)
-        if self.auxiliary:
-            with containers_training(small):
-                small(*self.inputs)
-        return small(*self.inputs)
+        outputs = small(*self.inputs)
+        if training:
+            try:
+                with containers_training(small):
+                    small(*self.inputs)
+            except Exception:
+                if self._trains():
+                    raise
+        return outputs
+
+    def _trains(self) -> bool:
+        try:
+            with containers_training(self.model), remembering(self.model):
+                self.model(*self.inputs)
+        except Exception:
+            return False
+        return True
 
 
 Choice = Callable[[ChannelGroup, int], tuple[int, ...]]

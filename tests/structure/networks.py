@@ -1149,6 +1149,21 @@ class TrainingOnly(nn.Module):
         return self.head(self.inner(x).mean((2, 3)) * self.scale) + self.aux(x)
 
 
+@case(sizes={"inner.0": 6}, left={"stem.0": "relies on its width"})
+class NoisyTraining(nn.Module):
+    """Its code knows how wide the stem is, and adds as much noise in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.head = conv_bn(3, 8), conv_bn(8, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if self.training:
+            x = x + 0.01 * torch.randn(8, 1, 1)
+        return self.head(self.inner(x).mean((2, 3)))
+
+
 class Turned(nn.Module):
     """A linear layer with its weight the other way round, which notes its widths under names of its own."""
 
