@@ -202,7 +202,7 @@ class _Trial:
         return f"the shrunk network would differ from the masked one by {wrong:.0e} (relative)"
 
     def _run_shrunk(self, plan: Plan, training: bool) -> Any:
-        """The outputs of the shrunk network, which must run in training, too, if that is asked for and the dense one does."""
+        """The outputs of the shrunk network, which must run in training, too, if asked for and the dense one does."""
         small = shrink(self.model, plan)
         outputs = small(*self.inputs)
         if training:
