@@ -30,8 +30,9 @@ TOTAL_WIDTHS = {
 HEAD_WIDTHS = re.compile("(?<!all_)head_?(dim|size|width)|(dim|d)_head")
 """What the width of a head is called: it stays as it is."""
 
-HEAD_COUNTS = re.compile("(^|_)(n|num|nb)?heads?(_(num|count|[qkv]{1,3}))?$|^(n|num|nb)?_?h$", re.IGNORECASE)
-"""What the number of heads is called."""
+_NO_COUNT = re.compile("dim|size|width|stride|idx|index")
+SHORT_COUNTS = {"h", "H", "nh", "n_h", "num_h"}
+"""What the number of heads is called where no name has the word."""
 
 SIDES: dict[str, Role] = {"out": "producer", "nf": "producer", "in": "consumer", "nx": "consumer"}
 """How the names of widths begin, for a layer that makes as many channels as it reads."""
@@ -168,10 +169,11 @@ def _repair_heads(model: nn.Module, planned: PlannedGroup) -> None:
 
 
 def _recount(owner: nn.Module, heads: int, kept: int, width: int) -> None:
-    for name, value in list(vars(owner).items()):
-        if type(value) is not int:
-            continue
-        if HEAD_COUNTS.search(name) and value == heads:
+    numbers = {name: value for name, value in vars(owner).items() if type(value) is int}
+    named = [name for name in numbers if "head" in name and not _NO_COUNT.search(name)]
+    for name in named or [name for name in numbers if name in SHORT_COUNTS]:
+        if numbers[name] == heads:
             setattr(owner, name, kept)
-        elif name in TOTAL_WIDTHS and value == heads * width:
+    for name in TOTAL_WIDTHS & numbers.keys():
+        if numbers[name] == heads * width:
             setattr(owner, name, kept * width)

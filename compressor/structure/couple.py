@@ -15,6 +15,7 @@ from compressor.structure.couplings import Couplings
 from compressor.structure.marks import Record, Source
 from compressor.structure.passes import Clock, Passes
 from compressor.structure.search import Search
+from compressor.structure.shrink import duplicate
 from compressor.structure.watch import Lane, Port, TensorNames, WeightCall
 
 
@@ -26,7 +27,7 @@ def find_couplings(model: nn.Module, inputs: tuple[Any, ...], seen: Collection[s
 
     Args:
         model: The network; its weights are the same afterwards.
-        inputs: What `model(*inputs)` takes. It has run on them before, so that what it caches in a first run is there.
+        inputs: What `model(*inputs)` takes.
         seen: The parameters that it used then.
         seconds: Processor time after which the search ends; channels whose couplings are not known then are fixed.
 
@@ -41,10 +42,16 @@ def _find_couplings(model: nn.Module, inputs: tuple[Any, ...], seen: Collection[
     names = TensorNames(model)
     couplings = Couplings()
     _look(couplings, Passes(model, inputs, names, clock))
-    if runs_auxiliary(model, inputs, seen):
-        with containers_training(model):
-            _look(couplings, Passes(model, inputs, names, clock, main=False))
-        couplings.auxiliary = True
+    if names.parameters.issubset(seen):
+        return couplings
+    spare = duplicate(model)  # in training, forward passes may change weights
+    if runs_auxiliary(spare, inputs, seen):
+        try:
+            with containers_training(spare):
+                _look(couplings, Passes(spare, inputs, TensorNames(spare), clock, main=False))
+            couplings.auxiliary = True
+        except Exception:  # it takes another way from run to run: then no layer can be relied on to run
+            return couplings
     return couplings
 
 

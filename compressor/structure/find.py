@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from time import process_time
@@ -23,6 +22,7 @@ from compressor.structure.couple import find_couplings
 from compressor.structure.couplings import Couplings
 from compressor.structure.groups import Groups, Skipped
 from compressor.structure.marks import COMPUTED_PREFIX
+from compressor.structure.shrink import duplicate
 from compressor.structure.survey import Survey
 from compressor.structure.trial import failing_groups, vanishing_groups
 from compressor.structure.watch import TensorNames, evaluating, remembering, used_weights
@@ -115,17 +115,14 @@ def _smaller(model: nn.Module, inputs: tuple[Any, ...], uses: list[tuple[str, in
     cropped = tree_map(_crop, inputs)
     if all(a is b for a, b in zip(tree_leaves(cropped), tree_leaves(inputs), strict=True)):
         return inputs
-    with ExitStack() as undo:
-        undo.enter_context(remembering(model))
+    with remembering(model):
         try:
             same = [weight for weight, _ in used_weights(model, cropped)] == [weight for weight, _ in uses]
-            if same and not runs_auxiliary(model, cropped, seen):
-                with remembering(model):
-                    same = not runs_auxiliary(model, inputs, seen)
+            if same and not TensorNames(model).parameters.issubset(seen):
+                spare = duplicate(model)
+                same = runs_auxiliary(spare, cropped, seen) or not runs_auxiliary(spare, inputs, seen)
         except Exception:
             same = False
-        if same:
-            undo.pop_all()
     return cropped if same else inputs
 
 

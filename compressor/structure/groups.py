@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Literal
 
 Role = Literal["producer", "consumer", "carrier"]
@@ -38,7 +39,7 @@ class Slice:
     @cached_property
     def end(self) -> int:
         """The first coordinate beyond those of all units."""
-        return 1 + max(max(unit) for unit in self.coordinates)
+        return 1 + max(chain.from_iterable(self.coordinates), default=-1)
 
 
 @dataclass(frozen=True)

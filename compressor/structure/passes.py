@@ -46,11 +46,16 @@ class Passes:
     ) -> None:
         self.model, self.inputs, self.names = model, inputs, names
         self.clock, self.main = clock, main
-        buffers = [(buffer, buffer.clone(), _version(buffer)) for buffer in model.buffers()]
+        model(*inputs)  # what a network caches in its first run is there in all that follow
+        versions = {tensor: _version(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        before = {buffer: buffer.clone() for buffer in model.buffers() if not buffer.is_meta}
         with tracking(model) as modules, Recorder(names, modules) as recorder:
             model(*inputs)
         self.record = recorder.record
-        self._written = {b: v for b, v, version in buffers if _version(b) != version or not torch.equal(b, v)}
+        written = [t for t, version in versions.items() if _version(t) != version]
+        self._written = {t: before.get(t, t).clone() for t in written} | {
+            b: v for b, v in before.items() if _differ(b, v)
+        }
         restore(self._written)
         self.padding: set[int] = set()
         self.passed: set[int] = set()
@@ -100,8 +105,12 @@ class Passes:
         return {sink: _decode(sink, seen, words, len(self.record.sinks[sink].coordinates)) for sink in sinks}
 
 
-def _version(buffer: Tensor) -> int:
-    return 0 if buffer.is_inference() else buffer._version
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _differ(left: Tensor, right: Tensor) -> bool:
+    return left.shape == right.shape and not torch.equal(left, right)
 
 
 def code_words(count: int) -> Bools:

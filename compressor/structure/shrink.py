@@ -96,7 +96,8 @@ def _cut(tensor: Tensor, cuts: list[tuple[Slice, list[int]]]) -> Tensor:
     for (axis, conv_groups), gone in sorted(dropped.items(), key=lambda item: item[0][1]):
         kept = [c for c in range(result.shape[axis] * conv_groups) if c not in gone]
         result = _select(result, axis, kept, conv_groups)
-    result = result.clone(memory_format=torch.contiguous_format) if result._is_view() else result.contiguous()
+    own = result.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr()
+    result = result.contiguous() if own else result.clone(memory_format=torch.contiguous_format)
     return nn.Parameter(result, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else result
 
 

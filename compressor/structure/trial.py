@@ -215,9 +215,10 @@ class _Trial:
         return outputs
 
     def _trains(self) -> bool:
+        spare = duplicate(self.model)
         try:
-            with containers_training(self.model), remembering(self.model):
-                self.model(*self.inputs)
+            with containers_training(spare):
+                spare(*self.inputs)
         except Exception:
             return False
         return True

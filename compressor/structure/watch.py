@@ -112,7 +112,7 @@ class TensorNames:
         for name, tensor in named:
             if tensor.numel():
                 self._by_storage.setdefault(tensor.untyped_storage().data_ptr(), []).append((name, tensor))
-        self.parameters = {name for name, _ in model.named_parameters()}
+        self.parameters = {name for name, parameter in model.named_parameters() if parameter.numel()}
         self.tensors = dict(named)
 
     def find(self, view: Any) -> tuple[str, Tensor] | None:
@@ -275,26 +275,27 @@ def remembering(model: nn.Module) -> Iterator[None]:
     """What a forward pass writes down (window sizes, caches, running statistics) is as before on leaving."""
     modules = list(model.modules())
     attributes = [{k: v for k, v in vars(m).items() if not k.startswith("_")} for m in modules]
-    buffers = [dict(m._buffers) for m in modules]
-    values = {buffer: buffer.clone() for buffer in model.buffers()}
+    buffers = [(dict(m._buffers), set(m._non_persistent_buffers_set)) for m in modules]
+    values = {buffer: buffer.clone() for buffer in model.buffers() if not buffer.is_meta}
     try:
         yield
     finally:
-        for module, before, own in zip(modules, attributes, buffers, strict=True):
+        for module, before, (own, passing) in zip(modules, attributes, buffers, strict=True):
             now = vars(module)
             for name in [k for k in now if not k.startswith("_") and k not in before]:
                 del now[name]
             now.update(before)
             module._buffers.clear()
             module._buffers.update(own)
+            module._non_persistent_buffers_set = passing
         restore(values)
 
 
 def restore(values: Mapping[Tensor, Tensor]) -> None:
-    """Give tensors the values that they had, where they have others now."""
+    """Give tensors the values that they had, where they have others now; those that were resized keep theirs."""
     with torch.no_grad():
         for tensor, value in values.items():
-            if not torch.equal(tensor, value):
+            if tensor.shape == value.shape and not torch.equal(tensor, value):
                 tensor.copy_(value)
 
 

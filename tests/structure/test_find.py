@@ -12,7 +12,7 @@ from torch.ao.quantization import get_default_qat_qconfig, prepare_qat
 from torch.nn import functional as F
 
 from compressor.errors import InputError
-from compressor.structure import ChannelGroup, Plan, find_groups, verify
+from compressor.structure import ChannelGroup, Plan, find_groups, shrink, verify
 from tests.structure.examined import EXACT, examined, random_plan, state
 from tests.structure.networks import CASES, IMAGE, Between, Call, build, inputs_of, randomised
 
@@ -251,6 +251,30 @@ def test_buffers_that_a_pass_writes_are_as_before() -> None:
     assert {g.name for g in groups} == {"b"}
     assert verify(model, Plan.uniform(groups, 0.5), x) < EXACT
     assert state(model) == before
+
+
+class Momentum(nn.Module):
+    """A frozen parameter follows the data in training, and is used nowhere else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+        self.center = nn.Parameter(torch.zeros(6), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.b(self.a(x).relu())
+        if self.training:
+            self.center.mul_(0.9).add_(h.detach().mean(0), alpha=0.1)
+        return self.head(h.relu())
+
+
+def test_parameters_that_training_writes_are_as_before() -> None:
+    model, x = randomised(Momentum()), torch.randn(2, 5)
+    before = state(model)
+    groups = find_groups(model, x)
+    assert state(model) == before
+    assert {g.name: g.size for g in groups} == {"a": 8, "b": 6}
+    assert shrink(model, Plan.uniform(groups, 0.5)).train()(x).shape == (2, 3)
 
 
 class SingleOnly(nn.Sequential):

@@ -173,6 +173,18 @@ def test_what_runs_in_training_only_follows(name: str) -> None:
     assert small(*known.inputs).shape == (2, 4)
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("inference", [True, False])
+def test_the_compact_network_has_its_own_tensors(first: bool, inference: bool) -> None:
+    with torch.inference_mode(inference):
+        model = build("plain").requires_grad_(False)
+    groups = examined("plain").groups
+    kept = {g.name: range(g.size // 2) if first else range(1, g.size) for g in groups}
+    own = {t.untyped_storage().data_ptr() for t in model.state_dict().values()}
+    small = shrink(model, Plan.of(groups, kept))
+    assert own.isdisjoint(t.untyped_storage().data_ptr() for t in small.state_dict().values())
+
+
 def test_a_plan_of_another_network_is_refused() -> None:
     with pytest.raises(InputError, match="does not have"):
         shrink(build("plain"), Plan.uniform(examined("residual").groups, 0.5))
