@@ -8,7 +8,6 @@ mean output goes into the bias or into the batch norm that follows. Needs no lab
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ from compressor.structure.linear import draw_places, read_inputs, read_matrix, r
 from compressor.structure.mask import zero_columns
 from compressor.structure.norms import kept_norms
 from compressor.structure.plan import Plan
+from compressor.structure.shrink import duplicate
 from compressor.structure.watch import WeightCall
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -90,7 +90,7 @@ def refit(
         A network of the original widths in which the dropped units are no longer read, ready for `shrink`, and what was
         done.
     """
-    fitted = copy.deepcopy(model)
+    fitted = duplicate(model)
     cuts = _cuts(fitted, plan)
     solver = _Solver(fitted, cuts, groups, sum(len(batch[0]) for batch in images), mixing, seed)
     done: list[Refit] = []

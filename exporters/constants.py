@@ -73,6 +73,8 @@ def _uniform(node: ir.Node, small: dict[ir.Value, Array], opset: int) -> Array |
     first = None if node.inputs[0] is None else small.get(node.inputs[0])
     if node.op_type in POOLING:
         return first if first is not None and first.ndim > 2 and set(first.shape[2:]) == {1} else None
+    if node.op_type in ("Reshape", "Transpose"):
+        return None if first is None else _rearranged(node, first)
     known = [_known(value, small) for value in node.inputs]
     if any(array is None for array, value in zip(known, node.inputs, strict=True) if value is not None):
         return None
@@ -83,6 +85,28 @@ def _uniform(node: ir.Node, small: dict[ir.Value, Array], opset: int) -> Array |
     if all(a is None or v in small or a.ndim <= 1 or 1 in a.shape for a, v in zip(known, node.inputs, strict=True)):
         return _evaluated(node, known, opset)
     return None
+
+
+def _rearranged(node: ir.Node, array: Array) -> Array | None:
+    """The array in the shape that the node gives it, where the axis along which it differs stays an axis."""
+    if node.op_type == "Transpose":
+        return array.transpose(node.attributes["perm"].as_ints()) if "perm" in node.attributes else array.T
+    assert node.inputs[0] is not None
+    before, after = node.inputs[0].shape, node.outputs[0].shape
+    varied = [axis for axis, size in enumerate(array.shape) if size > 1]
+    if before is None or after is None or len(varied) > 1 or len(before) != array.ndim:
+        return None
+    shape = [1] * len(after)
+    if varied:
+        axis = varied[0]
+        from_end = axis - len(before)
+        if before[: axis + 1] == after[: axis + 1]:
+            shape[axis] = array.size
+        elif before[axis:] == after[from_end:]:
+            shape[from_end] = array.size
+        else:
+            return None
+    return array.reshape(shape)
 
 
 def _known(value: ir.Value | None, small: dict[ir.Value, Array]) -> Array | None:

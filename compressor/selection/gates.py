@@ -7,7 +7,6 @@ wherever an operation has its batch dimension. What `vmap` cannot map is run for
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from compressor.errors import InputError
 from compressor.structure.groups import ChannelGroup
+from compressor.structure.shrink import duplicate
 from compressor.structure.watch import TensorNames, WeightReader, aten, evaluating
 
 VIEWS = {aten.view.default, aten._unsafe_view.default}
@@ -267,7 +267,7 @@ def _owner(reader: Reader, group: ChannelGroup) -> Tensor | None:
 
 def _folded(model: nn.Module, norms: Mapping[str, str]) -> nn.Module:
     """A copy of the network with batch norms folded into the convolutions and linear layers before them."""
-    model = copy.deepcopy(model).eval()
+    model = duplicate(model).eval()
     for layer, norm in norms.items():
         module, following = model.get_submodule(layer), model.get_submodule(norm)
         if not isinstance(following, _BatchNorm) or following.running_mean is None:

@@ -24,7 +24,7 @@ class Couplings:
         pairs: Pairs of coordinates that must be kept or cut together.
         fixed: Coordinates that must stay, with the reason.
         edges: Which calls read what which other calls make, by their numbers in the first run.
-        beside: Calls whose channels are read beside those of others (concatenated), with nothing added to some of them.
+        needed: Calls of which others read some channels to which nothing else was added.
         first, last: The calls that read the network's input, and those that make its output.
         auxiliary: True where parts run in training only, and were looked at, too.
         mixed: Ports whose channels cannot be told apart, with the reason.
@@ -37,7 +37,7 @@ class Couplings:
     fixed: list[tuple[Ints, str]] = field(default_factory=list)
     mixed: dict[Port, str] = field(default_factory=dict)
     edges: set[tuple[int, int]] = field(default_factory=set)
-    beside: set[int] = field(default_factory=set)
+    needed: set[int] = field(default_factory=set)
     first: set[int] = field(default_factory=set)
     last: set[int] = field(default_factory=set)
     total: int = 0
@@ -51,10 +51,10 @@ class Couplings:
         return np.asarray(lane.coordinates, dtype=np.int64) + self.ports[lane.port]
 
     def passable_without(self, weights: set[str]) -> bool:
-        """True where all calls with these weights can return constants: the output still depends on the input, and none
-        of them is concatenated with what others make, of which a constant would remain a part.
+        """True where all calls with these weights can return constants: the output still depends on the input, and no
+        other call reads the constants alone.
         """
-        if any(self.calls[number].weight in weights for number in self.beside):
+        if any(self.calls[number].weight in weights for number in self.needed):
             return False
         open_calls = {n for n, call in enumerate(self.calls) if call.weight not in weights}
         reached, found = set(), self.first & open_calls

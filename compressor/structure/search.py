@@ -52,7 +52,7 @@ class Search:
             if weights:
                 self._note(source, leaves)
         if weights and self.passes.main:
-            self._note_beside(sources)
+            self._note_needed(sources)
         sources = [s for s in sources if not weights or (s.size > 1 and self._is_new(s))]
         if not sources:
             return
@@ -82,15 +82,15 @@ class Search:
             self.couplings.edges |= {(source.call, calls[k]) for k in self.reach[source.index] if k in calls}
             self.couplings.last |= {source.call} if leaves else set()
 
-    def _note_beside(self, sources: Iterable[Source]) -> None:
-        """Note the calls of which some channels are read alone, in a place where other channels come from elsewhere."""
+    def _note_needed(self, sources: Iterable[Source]) -> None:
+        """Note the calls without which others would read constants: nothing else comes to some of their channels."""
         read = [(s.call, k, seen) for s in sources for k, seen in self.reach[s.index].items()]
         read = [(call, k, seen) for call, k, seen in read if k in self.passes.record.sink_calls]
         count: dict[int, Ints] = {}
         for _, k, seen in read:
             count[k] = count.get(k, np.zeros(len(seen), dtype=np.int64)) + seen
-        beside = {call for call, k, seen in read if not seen.all() and (count[k][seen] == 1).any()}
-        self.couplings.beside |= {call for call in beside if call is not None}
+        needed = {call for call, k, seen in read if not seen.all() or (count[k] == 1).any()}
+        self.couplings.needed |= {call for call in needed if call is not None}
 
     def _couple(self, sources: Iterable[Source], sink: int, code: Ints, clear: Bools) -> None:
         places = self.couplings.places(self.passes.record.sinks[sink])

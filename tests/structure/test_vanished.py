@@ -75,12 +75,16 @@ class Branches(nn.Module):
                 x = x + F.max_pool2d(self.first(inner), 3, 1, 1)
             case "gate":
                 x = x * self.first(F.adaptive_avg_pool2d(inner, 1)).sigmoid()
+            case "tokens":
+                x = x + self.first(inner).flatten(2).transpose(1, 2).transpose(1, 2).reshape(x.shape)
             case "beside":
                 x = torch.cat([x, self.first(inner)], 1)
+            case "alone":
+                x = self.second(self.first(inner).relu()[:, :6]) + x
         return self.head(self.last(x).mean((2, 3)))
 
 
-@pytest.mark.parametrize("kind", ["twice", "resized", "pooled", "gate"])
+@pytest.mark.parametrize("kind", ["twice", "resized", "pooled", "gate", "tokens"])
 def test_what_a_vanished_branch_added_is_folded(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, x = randomised(Branches(kind)), torch.randn(2, 3, 8, 8)
@@ -94,8 +98,9 @@ def test_what_a_vanished_branch_added_is_folded(kind: str, tmp_path: Path) -> No
     assert set(few) <= set(many) and few["Conv"] < many["Conv"]
 
 
-def test_a_branch_that_is_concatenated_does_not_vanish() -> None:
-    groups = find_groups(randomised(Branches("beside")), torch.randn(2, 3, 8, 8)).by_name()
+@pytest.mark.parametrize("kind", ["beside", "alone"])
+def test_what_would_leave_others_to_read_constants_does_not_vanish(kind: str) -> None:
+    groups = find_groups(randomised(Branches(kind)), torch.randn(2, 3, 8, 8)).by_name()
     assert not groups["inner"].vanishes
 
 
