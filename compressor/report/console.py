@@ -12,8 +12,8 @@ from rich.text import Text
 from compressor.report.schema import Inspection, Reach, Report
 from compressor.report.tables import comparison, count, percent, rule_rows, verdict
 
-SHOWN = 3
-"""So many layers of a group are named on the terminal; `--json` names all."""
+SHOWN, NAME = 2, 32
+"""How many further layers of a group are named on the terminal (`--json` names all), and the width kept for its own name."""
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
@@ -44,7 +44,7 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     head.append("Also cut in")
     for row, group in zip(groups, inspection.groups, strict=True):
         row.append(_shortened([name for name in group.layers if name != group.name]))
-    console.print(_table(head, groups))
+    console.print(_table(head, groups, least=min(NAME, max((len(row[0]) for row in groups), default=0))))
     if inspection.layers_ms:
         total = sum(inspection.layers_ms.values())
         layers = [(name, f"{ms:.3g}", percent(ms / total)) for name, ms in inspection.layers_ms.items()]
@@ -67,10 +67,11 @@ def _shortened(layers: Sequence[str]) -> str:
     return ", ".join(layers[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], least: int | None = None) -> Table:
+    """A table of which the first column is at least so wide."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for title in head:
-        table.add_column(title, overflow="fold")
+    for number, title in enumerate(head):
+        table.add_column(title, overflow="fold", min_width=None if number else least)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
