@@ -13,7 +13,7 @@ from compressor.report.schema import Inspection, Reach, Report
 from compressor.report.tables import comparison, count, percent, rule_rows, verdict
 
 SHOWN, NAME = 2, 32
-"""How many further layers of a group are named on the terminal (`--json` names all), and the width kept for its own name."""
+"""How many further layers of a group the terminal names (`--json` names all), and the width kept for its own name."""
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
