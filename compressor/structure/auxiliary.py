@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from compressor.structure.shrink import duplicate
 from compressor.structure.watch import TensorNames
 
 
@@ -41,13 +42,13 @@ def runs_auxiliary(model: nn.Module, inputs: tuple[Any, ...], seen: Collection[s
         inputs: What `model(*inputs)` takes.
         seen: The parameters that were used so far.
     """
-    names = TensorNames(model)
-    unseen = names.parameters.difference(seen)
+    unseen = TensorNames(model).parameters.difference(seen)
     if not unseen:
         return False
-    with containers_training(model), Touched(names) as touched:
+    spare = duplicate(model)  # in training, a forward pass may change weights
+    with containers_training(spare), Touched(TensorNames(spare)) as touched:
         try:
-            model(*inputs)
+            spare(*inputs)
         except Exception:  # whatever the network's code raises: it asks for targets, or for larger pictures
             return False
     return not unseen.isdisjoint(touched.names)

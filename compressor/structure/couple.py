@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.conv import _ConvNd
 
+from compressor.errors import InputError
 from compressor.structure.auxiliary import containers_training, runs_auxiliary
 from compressor.structure.couplings import Couplings
 from compressor.structure.marks import Record, Source
@@ -42,17 +43,19 @@ def _find_couplings(model: nn.Module, inputs: tuple[Any, ...], seen: Collection[
     names = TensorNames(model)
     couplings = Couplings()
     _look(couplings, Passes(model, inputs, names, clock))
-    if names.parameters.issubset(seen):
-        return couplings
-    spare = duplicate(model)  # in training, forward passes may change weights
-    if runs_auxiliary(spare, inputs, seen):
-        try:
-            with containers_training(spare):
-                _look(couplings, Passes(spare, inputs, TensorNames(spare), clock, main=False))
-            couplings.auxiliary = True
-        except Exception:  # it takes another way from run to run: then no layer can be relied on to run
-            return couplings
+    if runs_auxiliary(model, inputs, seen):
+        _look_in_training(couplings, duplicate(model), inputs, clock)
     return couplings
+
+
+def _look_in_training(couplings: Couplings, model: nn.Module, inputs: tuple[Any, ...], clock: Clock) -> None:
+    """Look at a copy, whose weights may change; one that takes another way in every run shows nothing reliable."""
+    try:
+        with containers_training(model):
+            _look(couplings, Passes(model, inputs, TensorNames(model), clock, main=False))
+    except (InputError, RuntimeError):
+        return
+    couplings.auxiliary = True
 
 
 def _look(couplings: Couplings, passes: Passes) -> None:

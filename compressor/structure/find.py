@@ -22,7 +22,6 @@ from compressor.structure.couple import find_couplings
 from compressor.structure.couplings import Couplings
 from compressor.structure.groups import Groups, Skipped
 from compressor.structure.marks import COMPUTED_PREFIX
-from compressor.structure.shrink import duplicate
 from compressor.structure.survey import Survey
 from compressor.structure.trial import failing_groups, vanishing_groups
 from compressor.structure.watch import TensorNames, evaluating, remembering, used_weights
@@ -118,9 +117,7 @@ def _smaller(model: nn.Module, inputs: tuple[Any, ...], uses: list[tuple[str, in
     with remembering(model):
         try:
             same = [weight for weight, _ in used_weights(model, cropped)] == [weight for weight, _ in uses]
-            if same and not TensorNames(model).parameters.issubset(seen):
-                spare = duplicate(model)
-                same = runs_auxiliary(spare, cropped, seen) or not runs_auxiliary(spare, inputs, seen)
+            same = same and (runs_auxiliary(model, cropped, seen) or not runs_auxiliary(model, inputs, seen))
         except Exception:
             same = False
     return cropped if same else inputs
