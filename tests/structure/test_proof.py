@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from compressor.structure import ChannelGroup, Plan, shrink, verify
+from compressor.structure.trial import faulty_groups
 from tests.structure.examined import EXACT, distance, examined, plans, random_plan, run, state, zeroed_inputs
 from tests.structure.networks import CASES, IMAGE, build, inputs_of
 
@@ -74,6 +75,18 @@ def test_a_consumer_that_was_overlooked_is_noticed() -> None:
     group = _without(known.groups.by_name()["first"], "norm2.weight")
     with pytest.raises(RuntimeError):
         verify(known.model, Plan.of([group], {"first": (0, 1, 2)}), known.inputs)
+
+
+@pytest.mark.parametrize("wrong", ["0.0", "1.0"])
+def test_the_group_at_fault_is_found_and_no_other(wrong: str) -> None:
+    known = examined("plain")
+    kept = {g.name: (0, 1, 2) for g in known.groups}
+    assert faulty_groups(known.model, Plan.of(known.groups, kept), known.inputs) == {}
+    norm = f"{wrong[0]}.1"
+    groups = [_turned(g, f"{norm}.bias") if g.name == wrong else g for g in known.groups]
+    faults = faulty_groups(known.model, Plan.of(groups, kept), known.inputs)
+    assert set(faults) == {wrong}
+    assert "differ" in faults[wrong]
 
 
 def test_an_output_that_is_not_finite_is_no_proof() -> None:
