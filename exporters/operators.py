@@ -1,12 +1,13 @@
 """What every operator of a network costs inside that network. Needs ONNX Runtime and NumPy, and no other file.
 
-Networks take turns in rounds, in another random order each time; in between, again and again, comes the first of them,
-by which all are corrected for a drift of the machine. Each turn has two fresh sessions: one is timed as a whole, the
-other by operator, with ONNX Runtime's own profiler, because that slows the calls down. Rounds are repeated until two of
-them agree.
+Networks take turns in the order that they are given in; after every few comes the first of them, by which all are
+corrected for a drift of the machine. Each turn has two fresh sessions: one is timed as a whole, by the processor time
+of this thread where one thread does the work; the other by operator, with ONNX Runtime's own profiler, because that
+slows the calls down. The profiler knows the wall clock only. An operator is short, so that most of its runs are not
+interrupted even on a busy machine: the shorter ones of them count.
 
-As a script, it measures the networks of a directory: `python operators.py` reads `kit.json` beside it and writes
-`table.json`.
+As a script, it measures the networks of a directory: `python measure.py` reads `kit.json` beside it and writes
+`table.json`. What it imports of this package lies beside it as well.
 """
 
 from __future__ import annotations
@@ -21,21 +22,22 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
+from exporters.clock import THREAD_CPU, calm, clock_for, timed
+
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-WARM_UP, FEWEST_RUNS, TURN_SECONDS = 3, 8, 0.03
-"""Calls that are not counted, least number of those that are, and how long they go on."""
-MOST_PROFILED = 60
+WARM_UP, MIN_RUNS, TURN_SECONDS = 1, 4, 0.02
+"""Calls that are not counted, least number of those that are, and how long both go on."""
+MAX_PROFILED = 40
 """Most calls by operator: reading the profiler's record of many short calls takes longer than they took."""
-REFERENCE_EVERY = 8
-"""The first network comes again after so many others."""
-FEWEST_ROUNDS, MOST_ROUNDS, AGREEMENT = 2, 6, 0.02
-"""Rounds end when nine of ten networks differ by less than this between the last rounds."""
+LONG_CALL_SECONDS = 0.05
+"""From here on the profiler slows a call down by so little that one session does for both."""
+CHUNK = 8
+"""Networks between two turns of the first one."""
 
 Shape = tuple[int, ...]
 
@@ -64,57 +66,70 @@ def measure_operators(
     provider: str = "cpu",
     threads: int = 1,
     batch: int = 1,
-    seed: int = 0,
+    turns: Sequence[int] | None = None,
+    before: Sequence[Measured] = (),
+    keep: Callable[[Sequence[Measured]], bool] = lambda measured: True,
     progress: Callable[[int, int], None] | None = None,
-    before: Sequence[Sequence[Measured]] = (),
-    keep: Callable[[Sequence[Measured]], None] | None = None,
 ) -> list[Measured]:
     """Measure networks, each as a whole and by operator.
 
     Args:
-        networks: Serialised ONNX models; the first is the reference for drift.
+        networks: Serialised ONNX models; the first is the reference for drift, and is to be the first in `turns`.
         provider: `cpu` or `cuda`; CUDA runs asynchronously, so its networks are timed as a whole only.
         threads: Threads inside one operator.
         batch: Size of a first dimension that is free.
-        seed: Seed of the order.
-        progress: Called with (done, total) turns; the total grows where more rounds are needed.
-        before: Rounds of an earlier call that was interrupted.
-        keep: Called with every round.
+        turns: Numbers of the networks in the order in which they are measured, some more than once; by default, each
+            once.
+        before: What an earlier call that was interrupted has measured of these turns.
+        keep: Called after every few turns with all that is measured so far; false ends the measurement.
+        progress: Called with (done, total) turns.
+
+    Returns:
+        What was measured, by turns.
 
     Raises:
         RuntimeError: the provider is not active.
     """
-    bench = _Bench(networks, PROVIDERS[provider], threads, batch)
-    rounds = list(before)
-    first = rounds[0][0].total if rounds else bench.first.total
-    rng = np.random.default_rng([seed, len(rounds)])
-    while len(rounds) < FEWEST_ROUNDS or (len(rounds) < MOST_ROUNDS and not _agree(rounds)):
-        turns: dict[int, Measured] = {}
+    order, done = list(range(len(networks)) if turns is None else turns), list(before)
+    bench = _Bench(networks, PROVIDERS[provider], threads, batch, clock_for(provider, threads))
+    reference = bench.turn(0)
+    if not done:
+        done.append(reference)
+    while len(done) < len(order):
+        chunk, early = order[len(done) : len(done) + CHUNK], reference
+        measured = [bench.turn(index) for index in chunk]
         reference = bench.turn(0)
-        for count, index in enumerate(rng.permutation(len(networks)).tolist()):
-            if count % REFERENCE_EVERY == 0:
-                reference = bench.turn(0)
-            turns[index] = _scaled(bench.turn(index), first / reference.total)
-            if progress:
-                total = max(FEWEST_ROUNDS, len(rounds) + 1) * len(networks)
-                progress(len(rounds) * len(networks) + count + 1, total)
-        rounds.append([turns[index] for index in range(len(networks))])
-        if keep:
-            keep(rounds[-1])
-    return [_median([turns[index] for turns in rounds]) for index in range(len(networks))]
+        factor = 2 * _pace(done[0]) / (_pace(early) + _pace(reference))
+        done += [_scaled(entry, factor) for entry in measured]
+        if progress:
+            progress(len(done), len(order))
+        if not keep(done):
+            break
+    return done
+
+
+def merged(turns: Sequence[Measured]) -> Measured:
+    """Several turns of one network as one: of each number the smallest, because others only ever slow it down."""
+    times = np.min([[us for _, us in turn.operators] for turn in turns], axis=0)  # in the same order each time
+    total = min(turn.total for turn in turns)
+    return Measured(total, [(op, float(us)) for (op, _), us in zip(turns[0].operators, times, strict=True)])
 
 
 class _Bench:
     """Opens networks and gives them their turns."""
 
-    def __init__(self, networks: Sequence[bytes], provider: str, threads: int, batch: int) -> None:
-        self.networks, self.provider, self.threads, self.batch = networks, provider, threads, batch
-        self.first = self.turn(0)
+    def __init__(self, networks: Sequence[bytes], provider: str, threads: int, batch: int, clock: str) -> None:
+        self.networks, self.provider, self.threads, self.batch, self.clock = networks, provider, threads, batch, clock
+        self.seconds = 0.0
 
     def turn(self, index: int) -> Measured:
-        total = self._total(self.networks[index])
         by_operator = self.provider == PROVIDERS["cpu"]
-        return Measured(total, self._operators(self.networks[index], total) if by_operator else [])
+        with calm():
+            if by_operator and self.seconds > LONG_CALL_SECONDS:
+                return self._profiled(self.networks[index])
+            total = self._total(self.networks[index])
+            self.seconds = self.seconds or total / 1e6
+            return Measured(total, self._profiled(self.networks[index]).operators if by_operator else [])
 
     def _open(self, network: bytes, profile: str | None = None) -> tuple[ort.InferenceSession, dict[str, np.ndarray]]:
         options = ort.SessionOptions()
@@ -128,24 +143,22 @@ class _Bench:
         return session, dict(_inputs(session, self.batch))
 
     def _total(self, network: bytes) -> float:
-        session, feed = self._open(network)
-        for _ in range(WARM_UP):
-            session.run(None, feed)
-        times, begin = list[float](), perf_counter()
-        while len(times) < FEWEST_RUNS or perf_counter() - begin < TURN_SECONDS:
-            start = perf_counter()
-            session.run(None, feed)
-            times.append(perf_counter() - start)
-        return 1e6 * float(np.median(times))
+        return self._run(*self._open(network))
 
-    def _operators(self, network: bytes, total: float) -> list[tuple[Operator, float]]:
-        runs = min(MOST_PROFILED, max(FEWEST_RUNS, int(1e6 * TURN_SECONDS / total)))
+    def _run(self, session: ort.InferenceSession, feed: dict[str, np.ndarray], most: int | None = None) -> float:
+        """Microseconds of a call: the lower quartile."""
+        times, spent, index = list[float](), 0.0, int(self.clock != THREAD_CPU)
+        while len(times) < WARM_UP + MIN_RUNS or (spent < TURN_SECONDS and len(times) != most):
+            times.append(timed(lambda: session.run(None, feed))[index])
+            spent += times[-1]
+        return 1e6 * _low(times[WARM_UP:])
+
+    def _profiled(self, network: bytes) -> Measured:
         with tempfile.TemporaryDirectory() as directory:
             session, feed = self._open(network, str(Path(directory, "profile")))
-            for _ in range(WARM_UP + runs):
-                session.run(None, feed)
+            total = self._run(session, feed, most=MAX_PROFILED)
             events = json.loads(Path(session.end_profiling()).read_text())
-        return [(operator, _middle(times[WARM_UP:])) for operator, times in _by_operator(events).items()]
+        return Measured(total, [(operator, _low(times[WARM_UP:])) for operator, times in _by_operator(events).items()])
 
 
 def _inputs(session: ort.InferenceSession, batch: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -174,31 +187,23 @@ def _shapes(entries: Sequence[Mapping[str, Sequence[int]]]) -> tuple[Shape, ...]
     return tuple(tuple(shape) for entry in entries for shape in entry.values())
 
 
-def _middle(times: Sequence[float]) -> float:
-    """The mean of the middle half: of whole microseconds, the median would be one as well."""
+def _low(times: Sequence[float]) -> float:
+    """The mean between the first eighth and the first quarter of the ordered times; the least of a few.
+
+    Of whole microseconds, a quantile would be one as well.
+    """
     ordered = np.sort(times)
-    quarter = len(ordered) // 4
-    return float(ordered[quarter : len(ordered) - quarter].mean())
+    first, last = len(ordered) // 8, len(ordered) // 4
+    return float(ordered[first : max(first + 1, last)].mean())
+
+
+def _pace(measured: Measured) -> float:
+    """How fast the machine was: of operators, which other processes hardly touch, where they were timed."""
+    return sum(us for _, us in measured.operators) or measured.total
 
 
 def _scaled(measured: Measured, factor: float) -> Measured:
     return Measured(measured.total * factor, [(op, us * factor) for op, us in measured.operators])
-
-
-def _median(turns: Sequence[Measured]) -> Measured:
-    total = float(np.median([turn.total for turn in turns]))
-    times = np.median([[us for _, us in turn.operators] for turn in turns], axis=0)  # in the same order each time
-    return Measured(total, [(op, float(us)) for (op, _), us in zip(turns[0].operators, times, strict=True)])
-
-
-def _agree(rounds: Sequence[Sequence[Measured]]) -> bool:
-    """Whether the medians with and without the last round are the same."""
-
-    def medians(some: Sequence[Sequence[Measured]]) -> np.ndarray:
-        return np.median([[turn.total for turn in turns] for turns in some], axis=0)
-
-    change = np.abs(medians(rounds) / medians(rounds[:-1]) - 1)
-    return bool(np.percentile(change, 90) < AGREEMENT)
 
 
 def device() -> dict[str, Any]:
@@ -264,14 +269,14 @@ def _measure_kit(here: Path, arguments: argparse.Namespace) -> None:
     kit = json.loads((here / "kit.json").read_text())
     settings = kit["settings"]
     settings |= {key: value for key in ("provider", "threads") if (value := getattr(arguments, key)) is not None}
-    measured = measure_operators(
+    turns = measure_operators(
         [(here / name).read_bytes() for name in kit["files"]],
         provider=settings["provider"],
         threads=settings["threads"],
         batch=settings["batch"],
         progress=_print_progress if sys.stderr.isatty() else None,
     )
-    arguments.out.write_text(as_json(settings, kit["widths"], measured, device()))
+    arguments.out.write_text(as_json(settings, kit["widths"], turns, device()))
     print(f"wrote {arguments.out}", file=sys.stderr)
 
 

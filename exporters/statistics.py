@@ -1,4 +1,4 @@
-"""What can be said about latencies: percentiles, and a ratio of medians with the interval that it deserves."""
+"""What can be said about latencies: percentiles, and a ratio with the interval that it deserves."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Latency:
         session_ms: Time to open the file, in milliseconds.
         throughput: Inputs per second at the median.
         peak_bytes: By how much the file raises the peak memory of a process; None where that was not measured.
+        wall_p50_ms, wall_p99_ms: Percentiles by the wall clock, where the others are by another one.
     """
 
     p50_ms: float
@@ -32,6 +33,8 @@ class Latency:
     session_ms: float
     throughput: float
     peak_bytes: int | None = None
+    wall_p50_ms: float | None = None
+    wall_p99_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,34 @@ class Speedup:
     low: float
     high: float
 
+    @property
+    def half_width(self) -> float:
+        """Half the interval, as a share of the ratio."""
+        return (self.high - self.low) / (2 * self.median)
 
-def latency(samples: np.ndarray, session_ms: float, batch: int = 1, peak_bytes: int | None = None) -> Latency:
+    def widened(self, control: Speedup | None) -> Speedup:
+        """The same with an interval that reaches further by what an interval of A/A misses 1 by."""
+        missed = max(0.0, control.low - 1, 1 - control.high) if control else 0.0
+        return Speedup(self.median, self.low / (1 + missed), self.high * (1 + missed))
+
+
+def latency(
+    samples: np.ndarray,
+    session_ms: float,
+    batch: int = 1,
+    peak_bytes: int | None = None,
+    wall: np.ndarray | None = None,
+) -> Latency:
     """Summarise samples of any shape, in milliseconds of a call of `batch` inputs."""
     p50, p90, p99 = (float(p) for p in np.percentile(samples, (50, 90, 99)))
-    return Latency(p50, p90, p99, samples.size, session_ms, 1e3 * batch / p50, peak_bytes)
+    felt = (None, None) if wall is None else (float(p) for p in np.percentile(wall, (50, 99)))
+    return Latency(p50, p90, p99, samples.size, session_ms, 1e3 * batch / p50, peak_bytes, *felt)
 
 
 def speedup(reference: np.ndarray, other: np.ndarray, seed: int = 0) -> Speedup:
-    """The ratio of the medians, with a 95 % bootstrap interval over passes.
+    """The ratio of the lower quartiles, with a 95 % bootstrap interval over passes.
+
+    Other processes only ever make a call longer, so the lower quartile is further from them than the median is.
 
     A pass, with sessions of its own, is the unit that is resampled: where a session's memory happens to lie shifts all
     of its samples by some percent, so samples of one session are no evidence about that. Both files are resampled by
@@ -64,10 +86,10 @@ def speedup(reference: np.ndarray, other: np.ndarray, seed: int = 0) -> Speedup:
     """
     passes = len(reference)
     indices = np.random.default_rng(seed).integers(0, passes, (RESAMPLES, passes))
-    ratios = _medians(reference, indices) / _medians(other, indices)
+    ratios = _quartiles(reference, indices) / _quartiles(other, indices)
     tail = 100 * _tail(passes)
     low, high = np.percentile(ratios, (tail, 100 - tail))
-    return Speedup(float(np.median(reference) / np.median(other)), float(low), float(high))
+    return Speedup(float(_quartile(reference) / _quartile(other)), float(low), float(high))
 
 
 def spread(samples: np.ndarray) -> float:
@@ -82,10 +104,14 @@ def drift(samples: np.ndarray) -> float:
     return float(np.median(samples[-third:]) / np.median(samples[:third]) - 1)
 
 
-def _medians(samples: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """The median of every resample, in pieces that fit into memory. Shape of `indices`: (resamples, passes)."""
+def _quartile(samples: np.ndarray, axis: int | None = None) -> np.ndarray:
+    return np.asarray(np.quantile(samples, 0.25, axis=axis))
+
+
+def _quartiles(samples: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """The lower quartile of every resample, in pieces that fit into memory. Shape of `indices`: (resamples, passes)."""
     pieces = np.array_split(indices, max(1, min(len(indices), indices.size * samples.shape[1] // _CHUNK)))
-    return np.concatenate([np.median(samples[piece].reshape(len(piece), -1), axis=1) for piece in pieces])
+    return np.concatenate([_quartile(samples[piece].reshape(len(piece), -1), axis=1) for piece in pieces])
 
 
 def _tail(passes: int) -> float:
