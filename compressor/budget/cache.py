@@ -25,5 +25,5 @@ class Cache:
 
 
 BOUNDLESS = Cache(float("inf"))
-CACHES = tuple(Cache(2 ** (step / 2)) for step in range(36, 61))
+CACHES = tuple(Cache(2.0**step) for step in range(18, 31))
 """From 256 kB to 1 GB."""

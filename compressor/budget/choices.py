@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from random import Random
 
 from compressor.structure.groups import ChannelGroup, Groups
 
-FINE = 32
-"""Numbers around the half of the largest groups that are all measured, for the steps of the staircase."""
-ALIKE, FEWEST = 80, 4
-"""Networks in which all groups of a size are cut alike, and at least so many of them per size."""
-MIXED = 100
-"""Networks in which every group has a width of its own, in every second of them any, else one of the even ones."""
-EVEN = 32
-"""Number of the even widths of a group."""
+NETWORKS = 144
+"""Most networks that are measured."""
+SPREAD = 0.4
+"""How far the share of a group that is kept lies from that of its network, at most."""
+LEAST_SHARE = 0.25
+"""The smallest share of all groups that a network keeps."""
+UNITS = (4, 8)
+"""Widths of most networks are multiples of one of these: plans have such widths."""
+ODD_EVERY = 4
+"""Every so many networks have any widths at all, for the steps of the staircase and what leaves the fast path."""
 
 
-def choose_widths(groups: Groups, seed: int = 0) -> list[dict[str, int]]:
-    """Choices of widths: nothing cut; all groups of a size cut alike, to ever more; every group cut differently."""
-    rng, alike = Random(seed), defaultdict[tuple[int, int], list[ChannelGroup]](list)
-    for group in groups:
-        alike[group.size, group.step].append(group)
-    choices: list[dict[str, int]] = [{}]
-    largest = max((size for size, _ in alike), default=0)
-    for (size, _), same in sorted(alike.items()):
-        fine = set(range(size // 2 - FINE // 2, size // 2 + FINE // 2 + 1)) if size == largest > FINE else set()
-        even = even_widths(same[0], max(FEWEST, ALIKE // len(alike)))
-        widths = sorted(w for w in fine | set(even) if 0 < w < size and w % same[0].step == 0)
-        choices += [{group.name: width for group in same} for width in widths]
-    for number in range(MIXED):
-        anything = number % 2 == 1
-        choices.append(
-            {
-                g.name: rng.choice(range(g.step, g.size + 1, g.step) if anything else [*even_widths(g, EVEN), g.size])
-                for g in groups
-            }
-        )
+def choose_widths(groups: Groups, number: int = NETWORKS, seed: int = 0) -> list[dict[str, int]]:
+    """Choices of widths: nothing cut; then networks of all sizes in which every group has a width of its own.
+
+    The first ones of a longer list are those of a shorter one.
+    """
+    rng, choices = Random(seed), list[dict[str, int]]([{}])
+    while len(choices) < number:
+        level, odd = rng.uniform(LEAST_SHARE, 1.0), is_odd(len(choices))
+        unit = 1 if odd else rng.choice(UNITS)
+        choices.append({g.name: _width(g, level + rng.uniform(-SPREAD, SPREAD), unit) for g in groups})
     return choices
+
+
+def is_odd(number: int) -> bool:
+    """Whether the network of that number in the list has widths that are no multiples of anything."""
+    return number % ODD_EVERY == ODD_EVERY - 1
+
+
+def _width(group: ChannelGroup, share: float, unit: int) -> int:
+    """The width next to a share of the group: a multiple of its step and, where it is large enough, of the unit."""
+    step = group.step
+    while step % unit and step * 2 <= group.size // 2:
+        step *= 2
+    wanted = round(min(1.0, max(0.0, share)) * group.size / step) * step
+    return min(group.size, max(step, wanted))
 
 
 def even_widths(group: ChannelGroup, number: int) -> list[int]:

@@ -1,19 +1,29 @@
-"""Widths whose measured speed-up meets the target: choose, measure, correct the budget, choose again."""
+"""Widths whose measured speed-up meets the target: a bracket that closes, then the rest of the budget is spent.
+
+Every candidate lies between the slowest choice that is fast enough and the fastest that is not, by budget. What was
+measured corrects what the cost model predicts. At the end, single groups are widened, or exchanged for each other, as
+long as what is measured still holds the target.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import sqrt
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import exp, log
 
 from compressor.budget.model import Widths
 from exporters.statistics import Speedup
 
-ATTEMPTS = 10
-MARGIN, LAVISH = 1.01, 1.05
-"""The lower end of an interval is to lie above the target by the first; a median above it by the second is too much."""
+MAX_ATTEMPTS, MAX_SPENDINGS, MAX_CONFIRMATIONS = 10, 5, 3
+"""How many choices are measured on the way to the target, to spend what is left, and once more before one is taken."""
+MARGIN, AIM, LAVISH = 1.004, 1.015, 1.03
+"""The lower end of an interval is to lie above the target by the first; a median is aimed at the second; one above it by
+the third is too much."""
 FINE = 1.004
 """Budgets that differ by less than this are the same."""
+INNER = 0.1
+"""How far a candidate keeps from the ends of the bracket, as a share of it."""
 
 
 @dataclass(frozen=True)
@@ -36,86 +46,144 @@ class Attempt:
         """Whether the speed-up is at least the target, for certain."""
         return self.speedup.low >= target * MARGIN
 
+    def is_lavish(self, target: float) -> bool:
+        """Whether it is clearly faster than was asked for."""
+        return self.speedup.median > target * LAVISH
 
-def pursue(
-    target: float,
-    floor: float,
-    narrowest: dict[str, int],
-    choose: Callable[[float], dict[str, int]],
-    price: Callable[[Widths], float],
-    measure: Callable[[Widths], Speedup],
-) -> list[Attempt]:
+
+class Field(ABC):
+    """What the search needs to know of a network and a device."""
+
+    @abstractmethod
+    def choose(self, share: float) -> dict[str, int]:
+        """The best widths for a share of the dense cost."""
+
+    @abstractmethod
+    def price(self, widths: Widths) -> float:
+        """What widths cost in quality."""
+
+    @abstractmethod
+    def measure(self, widths: Widths) -> Speedup:
+        """Measure widths; of those that were measured before, all measurements count together."""
+
+    def predict(self, widths: Widths) -> float:
+        """The share of the dense cost that widths are expected to have."""
+        raise NotImplementedError
+
+    def neighbours(self, widths: Widths, share: float) -> Iterable[dict[str, int]]:
+        """Choices next to some widths that cost no more than a share, those with the lowest price first."""
+        return ()
+
+
+def pursue(target: float, floor: float, narrowest: dict[str, int], field: Field) -> list[Attempt]:
     """Find widths whose measured speed-up is the target or little more.
-
-    First the budget is corrected by what was measured. Where the speed-up jumps between two budgets, the groups
-    take the widths of the faster choice one after the other.
 
     Args:
         target: The speed-up that is wanted.
         floor: The least share of the dense cost that widths can have.
         narrowest: The least widths, which decide whether the target is out of reach.
-        choose: Gives widths for a share of the dense cost.
-        price: What widths cost in quality.
-        measure: Measures widths.
+        field: Chooses, prices and measures widths.
 
     Returns:
         All attempts, the best one last: of those that hold the cheapest, else the fastest.
     """
-    hunt = _Hunt(target, price, measure)
-    hunt.by_budget(floor, narrowest, choose)
-    if hunt.fast and hunt.slow and hunt.fast.speedup.median > target * LAVISH:
+    hunt = _Hunt(target, field)
+    hunt.by_budget(floor, narrowest)
+    if hunt.fast and hunt.slow and hunt.fast.is_lavish(target):
         hunt.by_group(hunt.slow, hunt.fast)
+    hunt.spend()
+    hunt.confirm()
     return sorted(hunt.attempts, key=lambda a: (a.holds(target), -a.price if a.holds(target) else a.speedup.median))
 
 
 class _Hunt:
     """The attempts so far; of those that hold the one with the largest budget, of the others that with the smallest."""
 
-    def __init__(self, target: float, price: Callable[[Widths], float], measure: Callable[[Widths], Speedup]) -> None:
-        self.target, self._price, self._measure = target, price, measure
+    def __init__(self, target: float, field: Field) -> None:
+        self.target, self.field = target, field
         self.attempts: list[Attempt] = []
         self.fast: Attempt | None = None
         self.slow: Attempt | None = None
 
-    def by_budget(self, floor: float, narrowest: dict[str, int], choose: Callable[[float], dict[str, int]]) -> None:
-        """Correct the budget by what was measured; where none is small enough, try the least widths."""
-        share = max(floor, 1 / self.target)
-        while len(self.attempts) < ATTEMPTS:
-            attempt = self._attempt(share, choose(share))
+    @property
+    def best(self) -> Attempt | None:
+        """The cheapest attempt that holds."""
+        return min((a for a in self.attempts if a.holds(self.target)), key=lambda a: a.price, default=None)
+
+    def by_budget(self, floor: float, narrowest: dict[str, int]) -> None:
+        """Close the bracket; where no budget is small enough, try the least widths."""
+        share = max(floor, 1 / (self.target * AIM))
+        while len(self.attempts) < MAX_ATTEMPTS:
+            attempt = self._attempt(share, self.field.choose(share))
             if attempt.holds(self.target):
                 self.fast = max(self.fast or attempt, attempt, key=lambda a: a.share)
-                if attempt.speedup.median <= self.target * LAVISH:
+                if not attempt.is_lavish(self.target):
                     return
-                share *= attempt.speedup.median / (self.target * sqrt(LAVISH))
             else:
                 self.slow = min(self.slow or attempt, attempt, key=lambda a: a.share)
                 if share <= floor:
                     last = self._attempt(floor, narrowest)
-                    self.fast = last if last.holds(self.target) else None
+                    self.fast = last if last.holds(self.target) else self.fast
                     return
-                share *= min(attempt.speedup.low / (self.target * MARGIN), 1 / FINE)
-            enough, missed = self.fast.share if self.fast else 0.0, self.slow.share if self.slow else 1.0
-            if enough and missed / enough < FINE:
+            if (found := self._between(floor)) is None:
                 return
-            if not enough * FINE < share < missed / FINE:
-                share = sqrt(enough * missed) if enough else missed / FINE
-            share = max(floor, share)
+            share = found
+
+    def _between(self, floor: float) -> float | None:
+        """The budget to try next: where a line through the ends of the bracket meets the target; none if it is closed.
+
+        Shares and speed-ups are drawn as logarithms, so that the line is right where one is the other's inverse.
+        """
+        slow, aim = self.slow, log(self.target * AIM)
+        upper, above = (log(slow.share), log(slow.speedup.median)) if slow else (0.0, 0.0)
+        if self.fast is None:
+            return max(floor, exp(min(upper + above - aim, upper - log(FINE))))
+        lower, below = log(self.fast.share), log(self.fast.speedup.median)
+        if upper - lower < log(FINE):
+            return None
+        part = (below - aim) / (below - above) if below > max(above, aim) else INNER
+        return exp(lower + (upper - lower) * min(1 - INNER, max(INNER, part)))
 
     def by_group(self, slow: Attempt, fast: Attempt) -> None:
         """Search by halves where the target is met on the way from the widths of one attempt to those of another."""
         changed = [name for name, width in slow.widths.items() if width != fast.widths[name]]
-        changed.sort(key=lambda name: self._price({**slow.widths, name: fast.widths[name]}))
+        changed.sort(key=lambda name: self.field.price({**slow.widths, name: fast.widths[name]}))
         low, high = 0, len(changed)
         while high - low > 1:
             middle = (low + high) // 2
             widths = slow.widths | {name: fast.widths[name] for name in changed[:middle]}
             attempt = self._attempt(fast.share, widths)
             low, high = (low, middle) if attempt.holds(self.target) else (middle, high)
-            if attempt.holds(self.target) and attempt.speedup.median <= self.target * LAVISH:
+            if attempt.holds(self.target) and not attempt.is_lavish(self.target):
+                return
+
+    def spend(self) -> None:
+        """Take neighbours of the best choice that are cheaper and still hold, as long as there are any."""
+        for _ in range(MAX_SPENDINGS):
+            best = self.best
+            if best is None:
+                return
+            room = self.field.predict(best.widths) * best.speedup.low / (self.target * MARGIN)
+            known = [attempt.widths for attempt in self.attempts]
+            fresh = (widths for widths in self.field.neighbours(best.widths, room) if widths not in known)
+            widths = next(fresh, None)
+            if widths is None:
+                return
+            self._attempt(best.share, widths)
+
+    def confirm(self) -> None:
+        """Measure the best choice again: of several that hold, noise makes some look better than they are."""
+        for _ in range(MAX_CONFIRMATIONS):
+            best = self.best
+            if best is None:
+                return
+            again = self.field.measure(best.widths)
+            self.attempts = [replace(a, speedup=again) if a.widths == best.widths else a for a in self.attempts]
+            if self.best is not None and self.best.widths == best.widths:
                 return
 
     def _attempt(self, share: float, widths: dict[str, int]) -> Attempt:
         known = next((a.speedup for a in self.attempts if a.widths == widths), None)
-        attempt = Attempt(share, widths, self._price(widths), known or self._measure(widths))
+        attempt = Attempt(share, widths, self.field.price(widths), known or self.field.measure(widths))
         self.attempts.append(attempt)
         return attempt
