@@ -44,6 +44,7 @@ def pursue(
     choose: Callable[[float], dict[str, int]],
     price: Callable[[Widths], float],
     measure: Callable[[Widths], Speedup],
+    possible: Callable[[Widths], bool] = lambda widths: True,
 ) -> list[Attempt]:
     """Find widths whose measured speed-up is the target or little more.
 
@@ -57,6 +58,7 @@ def pursue(
         choose: Gives widths for a share of the dense cost.
         price: What widths cost in quality.
         measure: Measures widths.
+        possible: Whether a network can have widths that were put together from two choices.
 
     Returns:
         All attempts, the best one last: of those that hold the cheapest, else the fastest.
@@ -64,7 +66,7 @@ def pursue(
     hunt = _Hunt(target, price, measure)
     hunt.by_budget(floor, narrowest, choose)
     if hunt.fast and hunt.slow and hunt.fast.speedup.median > target * LAVISH:
-        hunt.by_group(hunt.slow, hunt.fast)
+        hunt.by_group(hunt.slow, hunt.fast, possible)
     return sorted(hunt.attempts, key=lambda a: (a.holds(target), -a.price if a.holds(target) else a.speedup.median))
 
 
@@ -101,15 +103,15 @@ class _Hunt:
                 share = sqrt(enough * missed) if enough else missed / FINE
             share = max(floor, share)
 
-    def by_group(self, slow: Attempt, fast: Attempt) -> None:
+    def by_group(self, slow: Attempt, fast: Attempt, possible: Callable[[Widths], bool]) -> None:
         """Search by halves where the target is met on the way from the widths of one attempt to those of another."""
         changed = [name for name, width in slow.widths.items() if width != fast.widths[name]]
         changed.sort(key=lambda name: self._price({**slow.widths, name: fast.widths[name]}))
+        between = [slow.widths | {name: fast.widths[name] for name in changed[:n]} for n in range(len(changed))]
         low, high = 0, len(changed)
-        while high - low > 1:
-            middle = (low + high) // 2
-            widths = slow.widths | {name: fast.widths[name] for name in changed[:middle]}
-            attempt = self._attempt(fast.share, widths)
+        while steps := [n for n in range(low + 1, high) if possible(between[n])]:
+            middle = steps[len(steps) // 2]
+            attempt = self._attempt(fast.share, between[middle])
             low, high = (low, middle) if attempt.holds(self.target) else (middle, high)
             if attempt.holds(self.target) and attempt.speedup.median <= self.target * LAVISH:
                 return
