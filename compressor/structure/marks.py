@@ -32,6 +32,7 @@ BATCH_NORMS = {
     aten.batch_norm,
 }
 CONCATENATIONS = {aten.cat, aten.stack}
+AVERAGES = {aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d}
 NORM_PREFIX = "normalised by "
 COMPUTED_PREFIX = "read with computed weights by "
 BARE = "!"
@@ -66,7 +67,7 @@ class Event:
         scalar: What the network's code read off a tensor: it must not see marks, which could send it another way.
         transparent: True for a norm over channels.
         pads: Axes that it pads by a constant.
-        joint: True where it puts tensors together other than element by element, or pads one.
+        joint: True where it puts tensors together other than element by element, or something beside one.
         module: The module that was running.
     """
 
@@ -134,9 +135,13 @@ class Recorder(TorchDispatchMode):
         return output
 
     def _joins(self, func: Any, args: Sequence[Any]) -> bool:
-        """True where the places of several tensors, and not of parameters alone, become those of one."""
+        """True where the places of several tensors, and not of parameters alone, become those of one, or an area is
+        averaged with the zeros around it.
+        """
         if func.overloadpacket in CONCATENATIONS:
             return True
+        if func.overloadpacket in AVERAGES:
+            return len(args) > 3 and any(args[3]) and (len(args) < 6 or bool(args[5]))
         made = [t for t in _floating(args) if self._names.find(t) is None]
         return len(made) > 1 and torch.Tag.pointwise not in func.tags
 
@@ -215,12 +220,12 @@ def is_channel_norm(func: Any, args: Sequence[Any]) -> bool:
 class Replay(TorchDispatchMode):
     """Runs the network again with marks, and collects where they are seen."""
 
-    def __init__(self, record: Record, pattern: Pattern | None) -> None:
+    def __init__(self, record: Record, pattern: Pattern | None, *, joints: bool = True) -> None:
         super().__init__()
         self.seen: dict[int, Tensor] = {}
         self.padded: dict[int, bool] = {}
         self.joints: set[tuple[int, int]] = set()
-        self._record, self._count = record, 0
+        self._record, self._count, self._looks_at_joints = record, 0, joints
         self._marks = {s.call: pattern(s) for s in record.sources if s.call is not None} if pattern else {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -236,7 +241,7 @@ class Replay(TorchDispatchMode):
             )
         if event.scalar is not None:
             return event.scalar
-        if event.joint:
+        if event.joint and self._looks_at_joints:
             self.joints |= {(number, i) for i, tensor in enumerate(_floating(args)) if has_marks(tensor)}
         if event.weight is not None:
             return self._weight(number, event, args)

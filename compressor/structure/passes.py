@@ -77,25 +77,25 @@ class Passes:
         self.padding: set[int] = set()
         self._count = 0
 
-    def run(self, pattern: Callable[[Source], Tensor | None]) -> Seen:
-        """Mark what `pattern` says of each source; return where marks were seen."""
-        return self._run(pattern, self.inputs)
+    def run(self, pattern: Callable[[Source], Tensor | None], *, joints: bool = False) -> Seen:
+        """Mark what `pattern` says of each source; return where marks were seen, in joints only if asked for."""
+        return self._run(pattern, self.inputs, joints)
 
     def run_input(self) -> Seen:
         """Mark the network's input; nothing is seen where the network's code does not get along with that."""
         try:
-            return self._run(lambda source: None, tree_map(_marked, self.inputs))
+            return self._run(lambda source: None, tree_map(_marked, self.inputs), joints=True)
         except OutOfTime:
             raise
         except Exception:
             return Seen({}, set(), set(), set())
 
-    def _run(self, pattern: Callable[[Source], Tensor | None], inputs: tuple[Any, ...]) -> Seen:
+    def _run(self, pattern: Callable[[Source], Tensor | None], inputs: tuple[Any, ...], joints: bool) -> Seen:
         self.clock.check()
         raw = [(s, pattern(s)) for s in self.record.sources if s.call is None]
         marks = [(s, mask) for s, mask in raw if mask is not None]
         try:
-            with self._raw_marks(marks), Replay(self.record, pattern) as replay:
+            with self._raw_marks(marks), Replay(self.record, pattern, joints=joints) as replay:
                 outputs = self.model(*inputs)
         finally:
             restore(self._written)

@@ -49,7 +49,7 @@ class Search:
     def _run(self, sources: list[Source]) -> None:
         weights, marked = bool(sources) and sources[0].call is not None, dict[int, Seen]()
         for source in sources:
-            seen = self.passes.run(_whole(source))
+            seen = self.passes.run(_whole(source), joints=weights)
             self.reach[source.index], self.pads[source.index] = seen.sinks, seen.padded
             if source.call is not None:
                 self._note(source, bool(seen.outputs))
