@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from math import lcm
+
 from compressor import plugins
+from compressor.budget.allocate import narrowest
 from compressor.budget.cost import measure_cost
 from compressor.budget.latency import Latency
 from compressor.budget.model import CostModel
 from compressor.budget.product import ProductCost
 from compressor.report.schema import Group, Inspection, Reach
 from compressor.structure import ChannelGroup, Plan, shrink
-from compressor.subject import Subject, make_cost_model, narrowest
+from compressor.subject import Subject, make_cost_model
 
 WORTHWHILE = 0.005
 """Share of the dense latency that a width must save over every wider one."""
@@ -24,10 +27,12 @@ def inspect_subject(subject: Subject, multiple_of: int = 1, latency: Latency | N
         latency: Milliseconds on a device, where there is a table.
     """
     costs = {kind: make_cost_model(kind, subject) for kind in plugins.discover("compressor.budget", ProductCost)}
-    floor = {group.name: narrowest(group, multiple_of) for group in subject.groups}
 
     def reach(kind: str, group: ChannelGroup) -> float:
-        return -costs[kind].change({}, group.name, floor[group.name]) / getattr(subject.cost, kind)
+        return -costs[kind].change({}, group.name, fewest(group)) / getattr(subject.cost, kind)
+
+    def fewest(group: ChannelGroup) -> int:
+        return 0 if group.vanishes else min(group.size, lcm(group.step, multiple_of))
 
     groups = [
         Reach(
@@ -37,15 +42,19 @@ def inspect_subject(subject: Subject, multiple_of: int = 1, latency: Latency | N
             step=group.step,
             params=reach("params", group),
             macs=reach("macs", group),
-            ms=-latency.change({}, group.name, floor[group.name]) if latency else None,
+            ms=-latency.change({}, group.name, fewest(group)) if latency else None,
             useful=useful_widths(latency, group) if latency else [],
             inexact=group.inexact,
         )
         for group in subject.groups
     ]
-    smallest = {kind: cost.total(floor) / cost.dense for kind, cost in costs.items()}
-    narrow = Plan.of(subject.groups, {g.name: g.balanced(range(g.size))[: floor[g.name]] for g in subject.groups})
+    least = {kind: narrowest(subject.groups, cost, multiple_of=multiple_of) for kind, cost in costs.items()}
+    smallest = {kind: cost.total(least[kind]) / cost.dense for kind, cost in costs.items()}
+    narrow = Plan.of(
+        subject.groups, {g.name: g.balanced(range(g.size))[: least["macs"][g.name]] for g in subject.groups}
+    )
     smallest["macs"] = measure_cost(shrink(subject.model, narrow), subject.inputs).macs / subject.cost.macs
+    fastest = narrowest(subject.groups, latency, multiple_of=multiple_of) if latency else None
     return Inspection(
         params=subject.cost.params,
         macs=subject.cost.macs,
@@ -53,7 +62,7 @@ def inspect_subject(subject: Subject, multiple_of: int = 1, latency: Latency | N
         untouched=untouched(subject),
         smallest=smallest,
         layers_ms=latency.by_layer({}) if latency else {},
-        fastest=latency.dense / latency.total(floor) if latency else None,
+        fastest=latency.dense / latency.total(fastest) if latency and fastest else None,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-from compressor.budget.allocate import Budget
+from compressor.budget.allocate import Budget, narrowest
 from compressor.budget.cost import measure_cost
 from compressor.errors import InputError
 from compressor.job import Job
@@ -28,12 +28,7 @@ from compressor.stages import sha256
 from compressor.structure import Plan, shrink
 from compressor.structure.groups import Groups
 from compressor.structure.trial import faulty_groups
-from compressor.subject import (
-    MEASURED,
-    make_cost_model,
-    narrowest,
-    target_of,
-)
+from compressor.subject import MEASURED, make_cost_model, target_of
 from exporters.operators import device
 
 COUNTED, CORRECTIONS, FEW = 1e-3, 8, 1e-4
@@ -151,7 +146,7 @@ class Planner:
         """Choose the widths with the fewest MACs whose loss rises no more than the limit, and write down how much."""
         section, subject, images = self.job.recipe.compress, self.job.subject, self.job.calibration[0]
         cost = make_cost_model("macs", subject)
-        narrow = cost.total({group.name: narrowest(group, section.multiple_of) for group in groups}) / cost.dense
+        narrow = cost.total(narrowest(groups, cost, multiple_of=section.multiple_of)) / cost.dense
         mixing = section.refit_mixing if section.refit else None
         rise = Rise(subject.model, groups, rankings, images, mixing=mixing, seed=self.job.recipe.seed)
         found = smallest_within(limit, groups, rankings, cost, rise, multiple_of=section.multiple_of, smallest=narrow)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
 
-from compressor.budget.allocate import Budget
+from compressor.budget.allocate import Budget, narrowest
 from compressor.budget.cache import BOUNDLESS
 from compressor.budget.latency import Latency
 from compressor.budget.macs import Macs
@@ -26,8 +25,8 @@ from compressor.journal import Journal
 from compressor.recipe import BenchmarkSection
 from compressor.selection.base import Ranking
 from compressor.structure import Plan, shrink
-from compressor.structure.groups import ChannelGroup, Groups
-from compressor.subject import Subject, narrowest
+from compressor.structure.groups import Groups
+from compressor.subject import Subject
 from exporters.benchmark import benchmark
 from exporters.latency_table import LatencyTable
 from exporters.operators import device
@@ -155,7 +154,8 @@ class Chase:
 
     def budget(self, target: float) -> Budget:
         """The budget that a speed-up amounts to before anything is measured."""
-        return Budget(self.cost, max(1 / target, self._floor(self.subject.groups)), self.multiple_of)
+        least = narrowest(self.subject.groups, self.cost, multiple_of=self.multiple_of)
+        return Budget(self.cost, max(1 / target, self._floor(least)), self.multiple_of)
 
     def attempts(self, target: float, groups: Groups, rankings: Mapping[str, Ranking]) -> list[Attempt]:
         """Choose and measure widths; the best ones come last."""
@@ -172,22 +172,19 @@ class Chase:
             self.journal.say(f"plan: {found.median:.2f}x ({span}) {'measured' if self.is_here else 'by the table'}")
             return found
 
-        narrowest = {group.name: self._narrowest(group, rankings[group.name]) for group in groups}
-        return pursue(target, self._floor(groups), narrowest, choose, price, measure)
+        def possible(widths: Widths) -> bool:
+            return groups.may_vanish([name for name, width in widths.items() if not width])
+
+        least = narrowest(groups, self.cost, multiple_of=self.multiple_of, rankings=rankings)
+        return pursue(target, self._floor(least), least, choose, price, measure, possible)
 
     @cached_property
     def is_here(self) -> bool:
         """Whether the budget is about this device, so that candidates can be measured."""
         return not isinstance(self.cost, Latency) or self.cost.table.device == device()
 
-    def _narrowest(self, group: ChannelGroup, ranking: Ranking) -> int:
-        """The fewest units, at a price that is known."""
-        least = narrowest(group, self.multiple_of)
-        return least if isfinite(ranking.error[least]) else narrowest(replace(group, vanishes=False), self.multiple_of)
-
-    def _floor(self, groups: Groups) -> float:
-        least = self.cost.total({group.name: narrowest(group, self.multiple_of) for group in groups})
-        return min(1.0, 1.001 * least / self.cost.dense)
+    def _floor(self, least: Widths) -> float:
+        return min(1.0, 1.001 * self.cost.total(least) / self.cost.dense)
 
     def _dense_ms(self) -> float:
         if not self.is_here:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor import plugins
+from compressor.budget.allocate import narrowest
 from compressor.budget.cost import Cost, measure_cost
 from compressor.budget.model import CostModel
 from compressor.budget.product import ProductCost
@@ -23,7 +24,7 @@ from compressor.models.checkpoint import load_checkpoint
 from compressor.recipe import CompressSection, Recipe
 from compressor.selection.base import Method
 from compressor.structure import find_groups
-from compressor.structure.groups import ChannelGroup, Groups
+from compressor.structure.groups import Groups
 from compressor.training.schedules.base import Schedule
 
 MEASURED = ("speedup", "latency_ms")
@@ -118,11 +119,6 @@ def make_cost_model(kind: str, subject: Subject) -> CostModel:
     return model
 
 
-def narrowest(group: ChannelGroup, multiple_of: int = 1) -> int:
-    """Return the fewest units that a group may keep."""
-    return 0 if group.vanishes else min(group.size, math.lcm(group.step, multiple_of))
-
-
 def check_recipe(recipe: Recipe) -> None:
     """Refuse what no network and no data could make right.
 
@@ -171,7 +167,7 @@ def check_target(subject: Subject, section: CompressSection) -> None:
     if kind in (*MEASURED, "loss"):
         return
     cost = make_cost_model(kind, subject)
-    smallest = cost.total({group.name: narrowest(group, section.multiple_of) for group in subject.groups}) / cost.dense
+    smallest = cost.total(narrowest(subject.groups, cost, multiple_of=section.multiple_of)) / cost.dense
     if share < smallest:
         cure = f"ask for at least {math.ceil(1000 * smallest) / 1000:.3f}, or let more layers be pruned"
         raise InputError(f"{share:g} cannot be reached", where=f"compress.target.{kind}", cure=cure)

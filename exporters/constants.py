@@ -8,6 +8,7 @@ another.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,11 @@ ELEMENTWISE = {
     *("Pow", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh", "Identity"),
 }
 BINARY = {"Add", "Div", "Mul", "Sub"}
-POOLING = {"GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Resize"}
+POOLING = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Resize"}
 """What makes of equal values over an area the same value."""
+REDUCING = {"ReduceMax": np.max, "ReduceMean": np.mean, "ReduceMin": np.min}
+"""What makes of equal values along an axis the same value."""
+RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}
 GROWING = {"ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile"}
 
 
@@ -51,9 +55,8 @@ def fold_constant_branches(model: ir.Model) -> None:
     graph = model.graph
     small: dict[ir.Value, Array] = {}
     for node in graph:
-        array = _uniform(node, small, model.opset_imports[""])
-        if array is not None:
-            small[node.outputs[0]] = array
+        arrays = _split(node, small) if node.op_type == "Split" else [_uniform(node, small, model.opset_imports[""])]
+        small |= {v: array for v, array in zip(node.outputs, arrays, strict=False) if array is not None}
     for value, array in small.items():
         for node, index in value.uses():
             if node.op_type in BINARY and node.outputs[0] not in small:
@@ -72,19 +75,93 @@ def _uniform(node: ir.Node, small: dict[ir.Value, Array], opset: int) -> Array |
         return None
     first = None if node.inputs[0] is None else small.get(node.inputs[0])
     if node.op_type in POOLING:
-        return first if first is not None and first.ndim > 2 and set(first.shape[2:]) == {1} else None
-    if node.op_type in ("Reshape", "Transpose"):
+        return first if first is not None and first.ndim > 2 and _keeps(node, first) else None
+    if node.op_type in RESHAPING or node.op_type == "Transpose":
         return None if first is None else _rearranged(node, first)
     known = [_known(value, small) for value in node.inputs]
+    if node.op_type == "Concat":
+        return _joined(node, known)
     if any(array is None for array, value in zip(known, node.inputs, strict=True) if value is not None):
         return None
-    if node.op_type == "BatchNormalization":
-        return _normalised(node, known)
+    if node.op_type in _FOLDED:
+        return _FOLDED[node.op_type](node, known)
     if node.op_type not in ELEMENTWISE:
         return None
     if all(a is None or v in small or a.ndim <= 1 or 1 in a.shape for a, v in zip(known, node.inputs, strict=True)):
         return _evaluated(node, known, opset)
     return None
+
+
+def _keeps(node: ir.Node, array: Array) -> bool:
+    """Whether a pool over an area of equal values returns them: not where it counts the zeros around it."""
+    counts = "count_include_pad" in node.attributes and node.attributes["count_include_pad"].as_int()
+    padded = "pads" in node.attributes and any(node.attributes["pads"].as_ints())
+    return set(array.shape[2:]) == {1} and not (counts and padded)
+
+
+def _split(node: ir.Node, small: dict[ir.Value, Array]) -> list[Array]:
+    """The parts of a tensor."""
+    array, sizes = small.get(node.inputs[0]), [v.shape for v in node.outputs]  # type: ignore[arg-type]
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    if array is None or array.shape[axis] == 1:
+        return [] if array is None else [array] * len(sizes)
+    ends = [shape[axis] if shape is not None else None for shape in sizes]
+    if not all(isinstance(end, int) for end in ends):
+        return []
+    return np.split(array, np.cumsum(np.array(ends[:-1], dtype=int)), axis)
+
+
+def _sliced(node: ir.Node, known: list[Array | None]) -> Array | None:
+    """The array without what is cut off, where it differs along an axis."""
+    array, starts, ends, axes, steps = (*known, None, None)[:5]
+    assert array is not None and starts is not None and ends is not None
+    axes = np.arange(len(starts)) if axes is None else axes
+    for n, axis in enumerate(axes.tolist()):
+        step = 1 if steps is None else int(steps[n])
+        if array.shape[axis] > 1:
+            if step < 0:
+                return None
+            array = array[(slice(None),) * (axis % array.ndim) + (slice(int(starts[n]), int(ends[n]), step),)]
+    return array
+
+
+def _reduced(node: ir.Node, known: list[Array | None]) -> Array | None:
+    array, axes = (*known, None)[:2]
+    assert array is not None
+    if axes is None and "axes" in node.attributes:
+        axes = np.array(node.attributes["axes"].as_ints())
+    if axes is None or not len(axes):
+        return None
+    keep = "keepdims" not in node.attributes or bool(node.attributes["keepdims"].as_int())
+    return np.asarray(REDUCING[node.op_type](array, axis=tuple(axes.tolist()), keepdims=keep), dtype=array.dtype)
+
+
+def _joined(node: ir.Node, known: list[Array | None]) -> Array | None:
+    """Constants one beside the other; equal ones are the same constant over a longer axis."""
+    axis, shapes = node.attributes["axis"].as_int(), [v.shape for v in node.inputs if v is not None]
+    arrays = [array for array in known if array is not None]
+    if len(arrays) < len(known) or any(array.ndim != arrays[0].ndim for array in arrays):
+        return None
+    if arrays[0].shape[axis] == 1 and all(np.array_equal(array, arrays[0]) for array in arrays):
+        return arrays[0]
+    sizes = [shape[axis] if shape is not None else None for shape in shapes]
+    around = np.broadcast_shapes(*(np.delete(array.shape, axis % array.ndim) for array in arrays))
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    whole = (np.insert(around, axis % arrays[0].ndim, size) for size in sizes)
+    return np.concatenate([np.broadcast_to(a, shape) for a, shape in zip(arrays, whole, strict=True)], axis)
+
+
+def _layer_normalised(node: ir.Node, known: list[Array | None]) -> Array | None:
+    x, weight, bias = (*known, None)[:3]
+    assert x is not None and weight is not None
+    if weight.ndim != 1:
+        return None
+    epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
+    x = np.broadcast_to(x, (*x.shape[:-1], weight.size))
+    scale = weight / np.sqrt(x.var(axis=-1, keepdims=True) + epsilon)
+    shift = 0.0 if bias is None else bias
+    return np.asarray(((x - x.mean(axis=-1, keepdims=True)) * scale + shift).astype(x.dtype))
 
 
 def _rearranged(node: ir.Node, array: Array) -> Array | None:
@@ -126,6 +203,14 @@ def _normalised(node: ir.Node, known: list[Array | None]) -> Array | None:
     shape = (1, -1, *[1] * (x.ndim - 2))
     scale = (weight / np.sqrt(var + epsilon)).reshape(shape)
     return np.asarray(((x - mean.reshape(shape)) * scale + bias.reshape(shape)).astype(x.dtype))
+
+
+_FOLDED: dict[str, Callable[[ir.Node, list[Array | None]], Array | None]] = {
+    "BatchNormalization": _normalised,
+    "LayerNormalization": _layer_normalised,
+    "Slice": _sliced,
+    **dict.fromkeys(REDUCING, _reduced),
+}
 
 
 def _evaluated(node: ir.Node, known: list[Array | None], opset: int) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite, lcm
 from typing import NamedTuple
@@ -57,6 +57,8 @@ def allocate(
     search = _Search(groups, rankings, cost, target * cost.dense, multiple_of, minimum)
     search.descend()
     if search.total > search.budget:
+        search.narrow()
+    if search.total > search.budget:
         smallest = ceil(search.total / cost.dense * 1e4) / 1e4
         raise InputError(
             f"{target:g} of the dense {cost.name} cannot be reached: the smallest widths keep {smallest:g}",
@@ -65,6 +67,31 @@ def allocate(
         )
     search.polish()
     return search.widths
+
+
+def narrowest(
+    groups: Groups, cost: CostModel, *, multiple_of: int = 1, rankings: Mapping[str, Ranking] | None = None
+) -> dict[str, int]:
+    """The least widths that a network can have: of groups that cannot vanish together, those that save most do.
+
+    Args:
+        groups: Its groups.
+        cost: What is to be saved.
+        multiple_of: As in `allocate`.
+        rankings: Groups vanish only at a finite price, where prices are known.
+    """
+    priced = [g for g in groups if g.vanishes and (rankings is None or isfinite(rankings[g.name].error[0]))]
+    widths = {group.name: min(group.size, lcm(group.step, multiple_of)) for group in groups}
+    return _without(groups, cost, widths, [group.name for group in priced])
+
+
+def _without(groups: Groups, cost: CostModel, widths: dict[str, int], names: Sequence[str]) -> dict[str, int]:
+    """Widths at which all those of the named groups vanish that can together, the one that saves most first."""
+    gone: set[str] = set(names) if groups.may_vanish(names) else set()
+    if not gone:
+        for name in sorted(names, key=lambda name: cost.change(widths, name, 0)):
+            gone |= {name} if groups.may_vanish(gone | {name}) else set()
+    return widths | dict.fromkeys(gone, 0)
 
 
 @dataclass(frozen=True)
@@ -105,7 +132,7 @@ class _Search:
         multiple_of: int,
         minimum: int,
     ) -> None:
-        self.cost, self.budget = cost, budget
+        self.cost, self.budget, self.groups = cost, budget, groups
         self.widths = {group.name: group.size for group in groups}
         self.allowed = {group.name: _allowed(group, rankings[group.name], multiple_of, minimum) for group in groups}
         self.prices = {name: np.array(rankings[name].error)[widths] for name, widths in self.allowed.items()}
@@ -123,6 +150,12 @@ class _Search:
     def spend(self, fixed: str | None = None) -> None:
         """Widen groups, but not `fixed`, by the most price saved per cost, as long as a wider one fits."""
         self._repeat(self._widening, fixed)
+
+    def narrow(self) -> None:
+        """Take the least widths."""
+        least = {name: int(allowed[allowed > 0][0]) for name, allowed in self.allowed.items()}
+        self.widths = _without(self.groups, self.cost, least, [n for n, own in self.allowed.items() if not own[0]])
+        self.total = self.cost.total(self.widths)
 
     def polish(self) -> None:
         """Kick one group after the other to other widths, let all others follow, and keep what lowers the price."""
@@ -153,7 +186,7 @@ class _Search:
 
     def _kick(self, name: str, step: int) -> None:
         place = self._place(name) + step
-        if not 0 <= place < len(self.allowed[name]):
+        if not 0 <= place < len(self.allowed[name]) or not self._possible(name)[place]:
             return
         widths, total, price = dict(self.widths), self.total, self.price
         self._set(name, int(self.allowed[name][place]))
@@ -167,13 +200,13 @@ class _Search:
         if self.total <= self.budget:
             return None
         rise, change = self._changes(name)
-        return self._least(name, rise, -change, change < -NEGLIGIBLE * self.dense)
+        return self._least(name, rise, -change, (change < -NEGLIGIBLE * self.dense) & self._possible(name))
 
     def _widening(self, name: str) -> Move | None:
         """The wider width of a group that fits into the budget and saves the most price per cost."""
         rise, change = self._changes(name)
         fits = (self.allowed[name] > self.widths[name]) & (self.total + change <= self.budget)
-        return self._least(name, rise, change, fits)
+        return self._least(name, rise, change, fits & self._possible(name))
 
     def _least(self, name: str, rise: Array, cost: Array, among: NDArray[np.bool_]) -> Move | None:
         """The move of a group with the least `rise` per `cost`; of equals the widest."""
@@ -189,6 +222,14 @@ class _Search:
         """How the price and the cost change with every allowed width of a group."""
         prices = self.prices[name]
         return prices - prices[self._place(name)], self.cost.changes(self.widths, name, self.allowed[name])
+
+    def _possible(self, name: str) -> NDArray[np.bool_]:
+        """Which of its allowed widths a group may have beside the groups that have vanished."""
+        allowed = self.allowed[name]
+        if allowed[0]:
+            return np.ones(len(allowed), dtype=bool)
+        others = {other for other, width in self.widths.items() if not width and other != name}
+        return np.where(allowed == 0, self.groups.may_vanish({*others, name}), self.groups.may_vanish(others))
 
     def _place(self, name: str) -> int:
         return int(np.searchsorted(self.allowed[name], self.widths[name]))

@@ -70,6 +70,10 @@ class Field(ABC):
         """The share of the dense cost that widths are expected to have."""
         raise NotImplementedError
 
+    def is_possible(self, widths: Widths) -> bool:
+        """Whether a network can have widths that were put together from two choices."""
+        return True
+
     def neighbours(self, widths: Widths, share: float) -> Iterable[dict[str, int]]:
         """Choices next to some widths that cost no more than a share, those with the lowest price first."""
         return ()
@@ -148,11 +152,11 @@ class _Hunt:
         """Search by halves where the target is met on the way from the widths of one attempt to those of another."""
         changed = [name for name, width in slow.widths.items() if width != fast.widths[name]]
         changed.sort(key=lambda name: self.field.price({**slow.widths, name: fast.widths[name]}))
+        between = [slow.widths | {name: fast.widths[name] for name in changed[:n]} for n in range(len(changed))]
         low, high = 0, len(changed)
-        while high - low > 1:
-            middle = (low + high) // 2
-            widths = slow.widths | {name: fast.widths[name] for name in changed[:middle]}
-            attempt = self._attempt(fast.share, widths)
+        while steps := [n for n in range(low + 1, high) if self.field.is_possible(between[n])]:
+            middle = steps[len(steps) // 2]
+            attempt = self._attempt(fast.share, between[middle])
             low, high = (low, middle) if attempt.holds(self.target) else (middle, high)
             if attempt.holds(self.target) and not attempt.is_lavish(self.target):
                 return

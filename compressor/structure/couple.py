@@ -72,17 +72,16 @@ def _look(couplings: Couplings, passes: Passes) -> None:
     if raw:
         record.sources = raw
         Search(passes, couplings).run(raw)
-    _fix_unfed(couplings, record, passes.main)
+    _fix_unfed(couplings, record)
 
 
-def _fix_unfed(couplings: Couplings, record: Record, main: bool) -> None:
+def _fix_unfed(couplings: Couplings, record: Record) -> None:
     """Inputs that nothing was seen to feed come from outside."""
-    read = {call: couplings.places(record.sinks[sink]) for sink, call in record.sink_calls.items()}
+    read = [couplings.places(record.sinks[sink]) for sink in record.sink_calls]
     joined = np.zeros(couplings.total, dtype=bool)
     for left, right in couplings.pairs:
         joined[left] = joined[right] = True
-    couplings.fixed += [(places[~joined[places]], "it reads the network's input") for places in read.values()]
-    couplings.first |= {call for call, places in read.items() if main and not joined[places].all()}
+    couplings.fixed += [(places[~joined[places]], "it reads the network's input") for places in read]
 
 
 def _join_multiplier(couplings: Couplings, lane: Lane) -> None:

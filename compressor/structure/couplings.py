@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.structure.flow import Flow
 from compressor.structure.watch import Lane, Port, WeightCall
 
 Ints = NDArray[np.int64]
@@ -23,9 +24,7 @@ class Couplings:
         ports: Every port that was seen, with the number of its first coordinate.
         pairs: Pairs of coordinates that must be kept or cut together.
         fixed: Coordinates that must stay, with the reason.
-        edges: Which calls read what which other calls make, by their numbers in the first run.
-        needed: Calls of which others read some channels to which nothing else was added.
-        first, last: The calls that read the network's input, and those that make its output.
+        flow: Which calls read what which others make; None where there was no time to find out.
         auxiliary: True where parts run in training only, and were looked at, too.
         mixed: Ports whose channels cannot be told apart, with the reason.
     """
@@ -36,10 +35,7 @@ class Couplings:
     pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
     fixed: list[tuple[Ints, str]] = field(default_factory=list)
     mixed: dict[Port, str] = field(default_factory=dict)
-    edges: set[tuple[int, int]] = field(default_factory=set)
-    needed: set[int] = field(default_factory=set)
-    first: set[int] = field(default_factory=set)
-    last: set[int] = field(default_factory=set)
+    flow: Flow | None = None
     total: int = 0
     auxiliary: bool = False
 
@@ -49,19 +45,6 @@ class Couplings:
             self.ports[lane.port] = self.total
             self.total += lane.port.size
         return np.asarray(lane.coordinates, dtype=np.int64) + self.ports[lane.port]
-
-    def passable_without(self, weights: set[str]) -> bool:
-        """True where all calls with these weights can return constants: the output still depends on the input, and no
-        other call reads the constants alone.
-        """
-        if any(self.calls[number].weight in weights for number in self.needed):
-            return False
-        open_calls = {n for n, call in enumerate(self.calls) if call.weight not in weights}
-        reached, found = set(), self.first & open_calls
-        while found:
-            reached |= found
-            found = {b for a, b in self.edges if a in found and b in open_calls} - reached
-        return bool(reached & self.last)
 
     def join(self, left: Ints, right: Ints) -> None:
         """Couple two arrays of coordinates element by element."""

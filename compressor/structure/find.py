@@ -20,6 +20,7 @@ from compressor.errors import InputError
 from compressor.structure.auxiliary import Touched, runs_auxiliary
 from compressor.structure.couple import find_couplings
 from compressor.structure.couplings import Couplings
+from compressor.structure.flow import Flow
 from compressor.structure.groups import Groups, Skipped
 from compressor.structure.marks import COMPUTED_PREFIX
 from compressor.structure.survey import Survey
@@ -74,9 +75,8 @@ def find_groups(
     groups, skipped = survey.groups(kept)
     bad = failing_groups(model, groups, small, auxiliary=couplings.auxiliary)
     good = [g for g in groups if g.name not in bad]
-    readers = {g.name: {s.tensor for s in g.slices if s.role == "consumer"} for g in good}
-    branches = [g for g in good if not g.inexact and couplings.passable_without(readers[g.name])]
-    gone = vanishing_groups(model, branches, small)
+    flow = couplings.flow
+    gone = vanishing_groups(model, Groups(tuple(good), flow=flow), small) if flow is not None else set()
     skipped += [Skipped(g.producers, bad[g.name]) for g in groups if g.name in bad]
     skipped += _unseen(model, couplings)
     batch = next((t.shape[0] for t in inputs if isinstance(t, Tensor) and t.dim()), 1)
@@ -90,6 +90,7 @@ def find_groups(
         {name: count // batch for name, count in positions.items()},
         couplings.norms,
         frozenset(name for name, count in calls.items() if count > 1),
+        flow or Flow(),
     )
 
 

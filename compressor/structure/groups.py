@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Literal
+
+from compressor.structure.flow import Flow
 
 Role = Literal["producer", "consumer", "carrier"]
 
@@ -123,6 +125,7 @@ class Groups(Sequence[ChannelGroup]):
             multiply-adds of its layer are `numel * positions`.
         norms: For every layer whose output goes straight into one batch norm, the name of that batch norm.
         repeated: Weights that are used more than once.
+        flow: Which operation reads what which others make.
     """
 
     items: tuple[ChannelGroup, ...]
@@ -130,6 +133,7 @@ class Groups(Sequence[ChannelGroup]):
     positions: dict[str, int] = field(default_factory=dict)
     norms: dict[str, str] = field(default_factory=dict)
     repeated: frozenset[str] = frozenset()
+    flow: Flow = field(default_factory=Flow)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -140,3 +144,23 @@ class Groups(Sequence[ChannelGroup]):
     def by_name(self) -> dict[str, ChannelGroup]:
         """The groups by their names."""
         return {group.name: group for group in self.items}
+
+    def may_vanish(self, names: Collection[str]) -> bool:
+        """True where these groups can all vanish together: each can, and no other layer is left with constants alone.
+
+        Fewer groups may be too few: where a group of which nothing is kept cuts others off, they need not be kept.
+        """
+        gone = frozenset(names)
+        if gone not in self._answers:
+            items = [group for group in self.items if group.name in gone]
+            self._answers[gone] = all(g.vanishes for g in items) and not self.starved(gone)
+        return self._answers[gone]
+
+    def starved(self, names: Collection[str]) -> str | None:
+        """What would be left with constants alone if these groups vanished: the weight of a layer, or words."""
+        read = {s.tensor for g in self.items if g.name in names for s in g.slices if s.role == "consumer"}
+        return self.flow.starved(read)
+
+    @cached_property
+    def _answers(self) -> dict[frozenset[str], bool]:
+        return {}

@@ -31,6 +31,8 @@ BATCH_NORMS = {
     aten.cudnn_batch_norm,
     aten.batch_norm,
 }
+CONCATENATIONS = {aten.cat, aten.stack}
+AVERAGES = {aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d}
 NORM_PREFIX = "normalised by "
 COMPUTED_PREFIX = "read with computed weights by "
 BARE = "!"
@@ -65,6 +67,7 @@ class Event:
         scalar: What the network's code read off a tensor: it must not see marks, which could send it another way.
         transparent: True for a norm over channels.
         pads: Axes that it pads by a constant.
+        joint: True where it puts tensors together other than element by element, or something beside one.
         module: The module that was running.
     """
 
@@ -76,6 +79,7 @@ class Event:
     scalar: Any = None
     transparent: bool = False
     pads: tuple[int, ...] = ()
+    joint: bool = False
     module: str = ""
 
 
@@ -125,9 +129,21 @@ class Recorder(TorchDispatchMode):
             event.scalar = output
         elif func.overloadpacket is aten.constant_pad_nd:
             event.pads = tuple(axis for axis, amount in _padded_axes(args[0].dim(), args[1]) if amount)
-        if event.sinks or event.call is not None or event.transparent or event.pads or event.scalar is not None:
+        event.joint = bool(event.pads) or (call is None and self._joins(func, args))
+        if event.sinks or event.call is not None or event.transparent or event.joint or event.scalar is not None:
             self.record.events[number] = event
         return output
+
+    def _joins(self, func: Any, args: Sequence[Any]) -> bool:
+        """True where the places of several tensors, and not of parameters alone, become those of one, or an area is
+        averaged with the zeros around it.
+        """
+        if func.overloadpacket in CONCATENATIONS:
+            return True
+        if func.overloadpacket in AVERAGES:
+            return len(args) > 3 and any(args[3]) and (len(args) < 6 or bool(args[5]))
+        made = [t for t in _floating(args) if self._names.find(t) is None]
+        return len(made) > 1 and torch.Tag.pointwise not in func.tags
 
     def _weight(self, event: Event, call: WeightCall, output: Tensor) -> None:
         record = self.record
@@ -204,11 +220,12 @@ def is_channel_norm(func: Any, args: Sequence[Any]) -> bool:
 class Replay(TorchDispatchMode):
     """Runs the network again with marks, and collects where they are seen."""
 
-    def __init__(self, record: Record, pattern: Pattern | None) -> None:
+    def __init__(self, record: Record, pattern: Pattern | None, *, joints: bool = True) -> None:
         super().__init__()
         self.seen: dict[int, Tensor] = {}
         self.padded: dict[int, bool] = {}
-        self._record, self._count = record, 0
+        self.joints: set[tuple[int, int]] = set()
+        self._record, self._count, self._looks_at_joints = record, 0, joints
         self._marks = {s.call: pattern(s) for s in record.sources if s.call is not None} if pattern else {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -224,8 +241,10 @@ class Replay(TorchDispatchMode):
             )
         if event.scalar is not None:
             return event.scalar
+        if event.joint and self._looks_at_joints:
+            self.joints |= {(number, i) for i, tensor in enumerate(_floating(args)) if has_marks(tensor)}
         if event.weight is not None:
-            return self._weight(event, args)
+            return self._weight(number, event, args)
         if event.output is not None:
             return self._computed(event, args)
         if event.pads:
@@ -249,7 +268,7 @@ class Replay(TorchDispatchMode):
             along = [marked.any(dim=[a for a in range(tensor.dim()) if a != axis]) for axis in event.pads]
             self.padded[number] = any(not bool(seen.all()) for seen in along)
 
-    def _weight(self, event: Event, args: Sequence[Any]) -> Tensor:
+    def _weight(self, number: int, event: Event, args: Sequence[Any]) -> Tensor:
         call, clean = event.weight, event.output
         assert call is not None and clean is not None
         output = clean.clone()
@@ -258,6 +277,7 @@ class Replay(TorchDispatchMode):
         if call.depthwise:
             seen = self.seen.get(event.sinks[0][0])
             if seen is not None:
+                self.joints.add((number, 0))
                 _fill(output, 1, seen.repeat_interleave(output.shape[1] // seen.numel()))
         for other in args[:3]:
             if isinstance(other, Tensor) and other.dim() == 1 and has_marks(other):
@@ -309,9 +329,13 @@ def tracking(model: nn.Module) -> Iterator[list[str]]:
             handle.remove()
 
 
-def sees_output(outputs: Any) -> bool:
-    """True when a mark reached what the network returns."""
-    return any(isinstance(t, Tensor) and t.is_floating_point() and bool(torch.isnan(t).any()) for t in _leaves(outputs))
+def marked_outputs(outputs: Any) -> set[int]:
+    """The numbers of the tensors that a mark reached among all that the network returns."""
+    return {n for n, tensor in enumerate(_floating(_leaves(outputs))) if bool(torch.isnan(tensor).any())}
+
+
+def _floating(values: Any) -> list[Tensor]:
+    return [t for t in tree_leaves(values) if isinstance(t, Tensor) and t.is_floating_point()]
 
 
 def _leaves(outputs: Any) -> list[Any]:

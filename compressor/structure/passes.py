@@ -7,15 +7,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from compressor.memory import trim
 from compressor.structure.couplings import Bools, Ints
-from compressor.structure.marks import Recorder, Replay, Source, sees_output, tracking
+from compressor.structure.marks import Recorder, Replay, Source, marked_outputs, tracking
 from compressor.structure.watch import TensorNames, restore
 
 PASSES_PER_TRIM = 8
@@ -38,6 +39,22 @@ class Clock:
             raise OutOfTime
 
 
+class Seen(NamedTuple):
+    """Where marks were seen in a pass.
+
+    Attributes:
+        sinks: By the number of the sink, on which channels.
+        padded: The operations by whose padding they came.
+        joints: The operations that put tensors together, with the number of the tensor.
+        outputs: The numbers of the network's outputs.
+    """
+
+    sinks: dict[int, Bools]
+    padded: set[int]
+    joints: set[tuple[int, int]]
+    outputs: set[int]
+
+
 class Passes:
     """Runs marked passes over a recorded network, within a time limit."""
 
@@ -58,23 +75,36 @@ class Passes:
         }
         restore(self._written)
         self.padding: set[int] = set()
-        self.passed: set[int] = set()
         self._count = 0
 
-    def run(self, pattern: Callable[[Source], Tensor | None]) -> tuple[dict[int, Bools], bool]:
-        """Mark what `pattern` says of each source; return what each sink saw, and whether the output was reached."""
+    def run(self, pattern: Callable[[Source], Tensor | None], *, joints: bool = False) -> Seen:
+        """Mark what `pattern` says of each source; return where marks were seen, in joints only if asked for."""
+        return self._run(pattern, self.inputs, joints)
+
+    def run_input(self) -> Seen:
+        """Mark the network's input; nothing is seen where the network's code does not get along with that."""
+        try:
+            return self._run(lambda source: None, tree_map(_marked, self.inputs), joints=True)
+        except OutOfTime:
+            raise
+        except Exception:
+            return Seen({}, set(), set(), set())
+
+    def _run(self, pattern: Callable[[Source], Tensor | None], inputs: tuple[Any, ...], joints: bool) -> Seen:
         self.clock.check()
         raw = [(s, pattern(s)) for s in self.record.sources if s.call is None]
         marks = [(s, mask) for s, mask in raw if mask is not None]
-        with self._raw_marks(marks), Replay(self.record, pattern) as replay:
-            outputs = self.model(*self.inputs)
-        restore(self._written)
+        try:
+            with self._raw_marks(marks), Replay(self.record, pattern, joints=joints) as replay:
+                outputs = self.model(*inputs)
+        finally:
+            restore(self._written)
         self._count += 1
         if self._count % PASSES_PER_TRIM == 0:
             trim()
-        self.passed = set(replay.padded)
         self.padding |= {number for number, channels in replay.padded.items() if channels}
-        return {sink: seen.numpy() for sink, seen in replay.seen.items()}, sees_output(outputs)
+        sinks = {sink: seen.numpy() for sink, seen in replay.seen.items()}
+        return Seen(sinks, set(replay.padded), replay.joints, marked_outputs(outputs))
 
     @contextmanager
     def _raw_marks(self, marks: list[tuple[Source, Tensor]]) -> Iterator[None]:
@@ -100,9 +130,13 @@ class Passes:
             several labels were.
         """
         words = code_words(1 + max(int(values.max()) for values in labels.values()))
-        seen = [self.run(_bit_pattern(labels, word_bits))[0] for word_bits in words]
+        seen = [self.run(_bit_pattern(labels, word_bits)).sinks for word_bits in words]
         sinks = {sink for marks in seen for sink in marks}
         return {sink: _decode(sink, seen, words, len(self.record.sinks[sink].coordinates)) for sink in sinks}
+
+
+def _marked(value: Any) -> Any:
+    return torch.full_like(value, torch.nan) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _version(tensor: Tensor) -> int:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compressor.errors import InputError
-from compressor.structure.groups import ChannelGroup, Role, Slice
+from compressor.structure.groups import ChannelGroup, Groups, Role, Slice
 
 SCHEMA = 1
 MOST = 1 << 22
@@ -91,13 +91,16 @@ class Plan:
         """Keep the given units of the named groups; groups that are not named stay whole.
 
         Raises:
-            InputError: A unit does not exist, none is kept, or a grouped convolution would be left uneven.
+            InputError: A unit does not exist, none is kept, a grouped convolution would be left uneven, or groups of
+                which nothing is kept leave another layer with constants alone.
         """
         planned = []
         for group in groups:
             units = tuple(sorted(set(kept.get(group.name, range(group.size)))))
             _check_units(group, units)
             planned.append(PlannedGroup(group, units))
+        if isinstance(groups, Groups):
+            _check_vanished(groups, [p.group.name for p in planned if p.vanished])
         return cls(tuple(planned))
 
     @classmethod
@@ -167,6 +170,13 @@ def _check_units(group: ChannelGroup, units: tuple[int, ...]) -> None:
     counts = {len(set(block) & set(units)) for block in group.blocks}
     if len(counts) > 1:
         raise InputError("a grouped convolution needs equally many units of each of its groups", where=where)
+
+
+def _check_vanished(groups: Groups, gone: Sequence[str]) -> None:
+    starved = groups.starved(gone)
+    if starved is not None:
+        problem = f"the groups of which nothing is kept leave {starved} with constants alone"
+        raise InputError(problem, where=f"groups {', '.join(gone)}", cure="keep a unit of one of them")
 
 
 def _dump_group(planned: PlannedGroup) -> dict[str, Any]:

@@ -8,6 +8,7 @@ them in different colours, and a source that still mixes (attention heads, group
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor
 
 from compressor.structure.couplings import Bools, Couplings, Ints
-from compressor.structure.marks import Source
-from compressor.structure.passes import OutOfTime, Passes
+from compressor.structure.flow import INPUT, Flow
+from compressor.structure.marks import Record, Source
+from compressor.structure.passes import OutOfTime, Passes, Seen
 
 OUT_OF_TIME = "the search for what is coupled to it ran out of time"
 
@@ -45,14 +47,15 @@ class Search:
             self.couplings.fixed += [(self.couplings.places(lane), OUT_OF_TIME) for lane in lanes]
 
     def _run(self, sources: list[Source]) -> None:
-        weights = bool(sources) and sources[0].call is not None
+        weights, marked = bool(sources) and sources[0].call is not None, dict[int, Seen]()
         for source in sources:
-            self.reach[source.index], leaves = self.passes.run(_whole(source))
-            self.pads[source.index] = self.passes.passed
-            if weights:
-                self._note(source, leaves)
+            seen = self.passes.run(_whole(source), joints=weights)
+            self.reach[source.index], self.pads[source.index] = seen.sinks, seen.padded
+            if source.call is not None:
+                self._note(source, bool(seen.outputs))
+                marked[source.call] = seen
         if weights and self.passes.main:
-            self._note_needed(sources)
+            self.couplings.flow = _flow(self.passes.record, marked | {INPUT: self.passes.run_input()})
         sources = [s for s in sources if not weights or (s.size > 1 and self._is_new(s))]
         if not sources:
             return
@@ -72,25 +75,11 @@ class Search:
         return not tensors.isdisjoint(self.passes.names.tensors.keys() - self.earlier)
 
     def _note(self, source: Source, leaves: bool) -> None:
-        places, calls = self.couplings.places(source.lane), self.passes.record.sink_calls
-        assert source.call is not None
+        places = self.couplings.places(source.lane)
         if leaves:
             self.couplings.fixed.append((places, "it is the network's output"))
         elif source.size == 1:
             self.couplings.fixed.append((places, "it has a single channel"))
-        if self.passes.main:
-            self.couplings.edges |= {(source.call, calls[k]) for k in self.reach[source.index] if k in calls}
-            self.couplings.last |= {source.call} if leaves else set()
-
-    def _note_needed(self, sources: Iterable[Source]) -> None:
-        """Note the calls without which others would read constants: nothing else comes to some of their channels."""
-        read = [(s.call, k, seen) for s in sources for k, seen in self.reach[s.index].items()]
-        read = [(call, k, seen) for call, k, seen in read if k in self.passes.record.sink_calls]
-        count: dict[int, Ints] = {}
-        for _, k, seen in read:
-            count[k] = count.get(k, np.zeros(len(seen), dtype=np.int64)) + seen
-        needed = {call for call, k, seen in read if not seen.all() or (count[k] == 1).any()}
-        self.couplings.needed |= {call for call in needed if call is not None}
 
     def _couple(self, sources: Iterable[Source], sink: int, code: Ints, clear: Bools) -> None:
         places = self.couplings.places(self.passes.record.sinks[sink])
@@ -174,7 +163,7 @@ class Search:
         if not sources:
             return {}
         chosen = {s.index for s in sources}
-        probes = [self.passes.run(_single(chosen, share))[0] for share in (0.0, 0.5, 1.0)]
+        probes = [self.passes.run(_single(chosen, share)).sinks for share in (0.0, 0.5, 1.0)]
         labels: dict[int, list[Ints]] = {}
         for source in sources:
             own = sinks[source.index]
@@ -193,6 +182,22 @@ class Search:
             self.couplings.join(places, np.repeat(own[:1], len(places)))
             call = self.passes.record.calls[self.passes.record.sink_calls[sink]]
             self.couplings.mixed[source.lane.port] = f"its channels are mixed on the way to {call.layer}"
+
+
+def _flow(record: Record, marked: Mapping[int, Seen]) -> Flow:
+    """What feeds what, from what was seen when the input and the output of every call were marked."""
+    calls: list[set[int]] = [set() for _ in record.calls]
+    joints, outputs = defaultdict[tuple[int, int], set[int]](set), defaultdict[int, set[int]](set)
+    for call, seen in marked.items():
+        read = (calls[record.sink_calls[sink]] for sink in seen.sinks if sink in record.sink_calls)
+        for feed in (*read, *(joints[n] for n in seen.joints), *(outputs[n] for n in seen.outputs)):
+            feed.add(call)
+    return Flow(
+        tuple(call.weight for call in record.calls),
+        tuple(map(frozenset, calls)),
+        frozenset(map(frozenset, joints.values())),
+        frozenset(map(frozenset, outputs.values())),
+    )
 
 
 def _whole(source: Source) -> Callable[[Source], Tensor | None]:

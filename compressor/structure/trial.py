@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from compressor.errors import InputError
 from compressor.memory import trim
 from compressor.structure.auxiliary import containers_training
-from compressor.structure.groups import ChannelGroup
+from compressor.structure.groups import ChannelGroup, Groups
 from compressor.structure.mask import masked
 from compressor.structure.plan import Plan
 from compressor.structure.proof import TOLERANCE, cast, difference, precise_copy
@@ -75,15 +76,32 @@ def _try(
         return _Trial(copy, exact, TOLERANCE[dtype], choices, auxiliary).failing(list(families.values()))
 
 
-def vanishing_groups(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Any, ...]) -> set[str]:
-    """Names of the groups of which nothing need be kept: a trial without them is right."""
+def vanishing_groups(model: nn.Module, groups: Groups, inputs: tuple[Any, ...]) -> set[str]:
+    """Names of the groups of which nothing need be kept: no other layer reads constants alone, and a trial is right."""
     tensors = dict(model.named_parameters())
-    offered = [replace(g, vanishes=True) for g in groups if _could_vanish(model, g, tensors)]
-    return {g.name for g in offered} - set(_try(model, offered, inputs, (_none_of_even, _none_of_odd), False))
+    able = [replace(g, vanishes=True) for g in groups if _could_vanish(model, g, tensors)]
+    able = [g for g in able if groups.starved((g.name,)) is None]
+    choices = [partial(_none_of, gone) for gone in _sets(replace(groups, items=tuple(able)))]
+    return {g.name for g in able} - set(_try(model, able, inputs, choices, False))
+
+
+def _sets(groups: Groups) -> list[set[str]]:
+    """Every group in one of several sets that may vanish together: two, as long as that is enough.
+
+    So that each is tried without the other groups, and with them, and the network is not constant throughout.
+    """
+    sets: list[set[str]] = [set(), set()]
+    for number, group in enumerate(groups):
+        fitting = [own for own in (*sets[number % 2 :], *sets[: number % 2]) if groups.may_vanish({*own, group.name})]
+        if not fitting:
+            fitting.append(set())
+            sets.append(fitting[0])
+        fitting[0].add(group.name)
+    return sets
 
 
 def _could_vanish(model: nn.Module, group: ChannelGroup, tensors: Mapping[str, Tensor]) -> bool:
-    if group.blocks:
+    if group.blocks or group.inexact:
         return False
     read = [s for s in group.slices if s.role == "consumer"]
     return all(
@@ -249,13 +267,8 @@ def _all_but_first(group: ChannelGroup, number: int) -> tuple[int, ...]:
     return group.balanced(range(group.size))[group.step :]
 
 
-def _none_of_even(group: ChannelGroup, number: int) -> tuple[int, ...]:
-    """Nothing of every second group; the others stay whole, so that the network is not constant throughout."""
-    return () if number % 2 == 0 else tuple(range(group.size))
-
-
-def _none_of_odd(group: ChannelGroup, number: int) -> tuple[int, ...]:
-    return _none_of_even(group, number + 1)
+def _none_of(gone: Collection[str], group: ChannelGroup, number: int) -> tuple[int, ...]:
+    return () if group.name in gone else tuple(range(group.size))
 
 
 _TRIALS: tuple[Choice, ...] = (_some, _all_but_first, _last, _first)

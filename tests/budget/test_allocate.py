@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor.budget.allocate import allocate
+from compressor.budget.allocate import allocate, narrowest
 from compressor.budget.macs import Macs
 from compressor.budget.model import CostModel
 from compressor.errors import InputError
 from compressor.selection.base import Ranking
+from compressor.structure.flow import INPUT, Flow
 from compressor.structure.groups import ChannelGroup, Groups
 from tests.budget.chains import chain, curve
 
@@ -177,3 +178,58 @@ def test_a_group_vanishes_only_where_it_can() -> None:
     branch = dataclasses.replace(groups[0], vanishes=True)
     groups = dataclasses.replace(groups, items=(branch, groups[1]))
     assert allocate(groups, rankings, Macs(model, groups), 0.5) == {"0": 0, "1": 8}
+
+
+def rivals(groups: Groups, *sets: set[int]) -> Groups:
+    """The same groups: each vanishes, but not all those of a set together."""
+    every = range(1, len(groups) + 1)  # the calls that read the groups
+    flow = Flow(
+        weights=tuple(f"{number}.weight" for number in range(len(groups) + 1)),
+        calls=(frozenset({INPUT}), *(frozenset({0}) for _ in every)),
+        outputs=frozenset({frozenset({INPUT, *every}), *(frozenset(n + 1 for n in own) for own in sets)}),
+    )
+    items = tuple(dataclasses.replace(group, vanishes=True) for group in groups)
+    return dataclasses.replace(groups, items=items, flow=flow)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    sizes=st.lists(st.integers(2, 12), min_size=2, max_size=5),
+    sets=st.lists(st.sets(st.integers(0, 4), min_size=2, max_size=3), max_size=3),
+    target=st.floats(0.01, 0.5),
+    seed=st.integers(0, 1000),
+)
+def test_groups_never_vanish_that_may_not_do_so_together(
+    sizes: list[int], sets: list[set[int]], target: float, seed: int
+) -> None:
+    rng = random.Random(seed)
+    model, groups = chain(sizes, [rng.choice([1, 4, 16]) for _ in range(len(sizes) + 1)])
+    groups = rivals(groups, *(own for own in sets if max(own) < len(sizes)))
+    rankings = {group.name: random_curve(rng, group.size, convex=seed % 2 == 0) for group in groups}
+    cost = Macs(model, groups)
+    least = narrowest(groups, cost)
+    assert groups.may_vanish([name for name, width in least.items() if not width])
+    try:
+        widths = allocate(groups, rankings, cost, target)
+    except InputError:
+        assert cost.total(least) > target * cost.dense
+    else:
+        assert cost.total(widths) <= target * cost.dense
+        assert groups.may_vanish([name for name, width in widths.items() if not width])
+
+
+def test_a_cheap_group_that_vanishes_does_not_keep_a_large_one_from_it() -> None:
+    model, groups = chain([2, 32], [1, 1, 8])
+    groups = rivals(groups, {0, 1})
+    rankings = {"0": curve([0.0] * 2), "1": curve([1] * 32)}
+    cost = Macs(model, groups)
+    assert narrowest(groups, cost) == {"0": 1, "1": 0}
+    assert allocate(groups, rankings, cost, cost.total({"0": 1, "1": 0}) / cost.dense) == {"0": 1, "1": 0}
+
+
+def test_a_group_without_a_price_for_nothing_is_not_among_the_least_widths() -> None:
+    model, groups = chain([4, 4], [1, 1, 1])
+    groups = rivals(groups, {0, 1})
+    unpriced = Ranking((0, 1, 2, 3), (float("inf"), 3.0, 2.0, 1.0, 0.0))
+    widths = narrowest(groups, Macs(model, groups), rankings={"0": unpriced, "1": curve([1] * 4)})
+    assert widths == {"0": 1, "1": 0}

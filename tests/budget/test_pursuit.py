@@ -64,6 +64,26 @@ def test_between_two_budgets_groups_change_one_by_one() -> None:
     assert set(best.widths.values()) == {30, 100}
 
 
+def test_two_choices_are_not_mixed_to_one_that_no_network_can_have() -> None:
+    names = [f"layer{n}" for n in range(8)]
+    slow, fast = dict.fromkeys(names, 100), dict.fromkeys(names, 30)
+    slow["layer0"] = fast["layer7"] = 0
+
+    def measure(widths: Widths) -> Speedup:
+        assert possible(widths)
+        speedup = 750 / sum(widths.values())
+        return Speedup(speedup, 0.995 * speedup, 1.005 * speedup)
+
+    def possible(widths: Widths) -> bool:
+        return bool(widths["layer0"] or widths["layer7"])
+
+    def price(widths: Widths) -> float:
+        return 0.0 if not widths["layer7"] else -sum(widths.values())  # what goes to nothing is dear, and comes last
+
+    attempts = pursue(1.5, 0.01, fast, lambda share: dict(slow if share > 0.45 else fast), price, measure, possible)
+    assert any(a.widths not in (slow, fast) for a in attempts)
+
+
 def test_out_of_reach_gives_the_fastest() -> None:
     attempts = pursue(4.0, 0.1, NARROWEST, choose, price, device(lambda share: 1 + share))
     assert not attempts[-1].holds(4.0)
