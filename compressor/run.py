@@ -32,9 +32,12 @@ from compressor.outcome import (
     PARITY,
     PLAN,
     QUALITY,
+    RANKINGS,
     REFITS,
+    WEIGHTS,
     Finished,
     make_report,
+    network,
     publish,
     read_json,
     read_rankings,
@@ -183,7 +186,7 @@ class Run(Job):
             save_compact(learnt.model, Plan(()), directory)
 
         depends_on = section.model_dump(mode="json", exclude={"refit", "calibration"})
-        before: dict[str, Any] = {"first": first and first.name, "dense": dense.name}
+        before: dict[str, Any] = {"first": first and first / RANKINGS}
         before |= {"training": settings.model_dump(), "measured": self.planner.measured(dense)}
         return self.stage("gates", depends_on | before, work, together=True)
 
@@ -205,11 +208,11 @@ class Run(Job):
             save_compact(small, plan, directory)
             self._assess(small, directory, "pruned")
 
-        depends_on = {
-            "plan": planned.name,
-            "selected": selected.name,
-            "refit": section.refit and [section.calibration.images, section.refit_mixing],
-        }
+        depends_on: dict[str, Any] = {
+            "plan": planned / PLAN,
+            "trained": is_gate(section) and selected / WEIGHTS,
+            "refit": section.refit and section.refit_mixing,
+        } | section.model_dump(mode="json", include={"calibration", "keep", "inexact"})
         return self.stage("shrink", depends_on, work)
 
     def finetune(self, pruned: Path) -> Path:
@@ -236,7 +239,8 @@ class Run(Job):
             save_compact(model, Plan.load(pruned / PLAN), directory)
             self._assess(model, directory, "compact", together=True)
 
-        return self.stage("finetune", {"pruned": pruned.name, **settings.model_dump()}, work, together=True)
+        depends_on = {"pruned": network(pruned), "calibration": self.recipe.compress.calibration.images}
+        return self.stage("finetune", depends_on | settings.model_dump(), work, together=True)
 
     def _revive(self, model: nn.Module, directory: Path) -> None:
         """Raise the units that hardly ever fire, and write down how many there were."""
@@ -257,7 +261,7 @@ class Run(Job):
             parity = check_parity(model, path, self.real_inputs, batch_sizes=PARITY_BATCHES)
             write_json(directory / PARITY, {"max_abs": parity.max_abs, "max_rel": parity.max_rel})
 
-        depends_on = {"compact": compact.name, "recipe": recipe_hash}
+        depends_on = {"compact": network(compact), "recipe": recipe_hash}
         return self.stage("export-compact", depends_on | self.export_settings(), work)
 
     def benchmark(self, dense: Path, compact: Path, exported: Path) -> Path:
@@ -284,7 +288,7 @@ class Run(Job):
 
         # A file's metadata does not change its latency: the weights count, not the stage that exports them.
         depends_on = {
-            "compact": compact.name,
+            "compact": network(compact),
             "benchmark": settings.model_dump(mode="json", exclude={"table"}),
             "single_calls": single_calls,
         } | self.export_settings()
