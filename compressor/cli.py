@@ -106,7 +106,7 @@ def init(
 class _Run(TyperCommand):
     """Takes `--fresh` with the name of a stage and without."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, join(args))
 
 
@@ -137,7 +137,7 @@ def run(
     from compressor.pipeline import compress
 
     out = out or Path("runs") / recipe.stem
-    settings = {"fresh": again, "events": as_json, "tensorboard": tensorboard}
+    settings: dict[str, Any] = {"fresh": again, "events": as_json, "tensorboard": tensorboard}
     _finish(compress(recipe, out=out, overrides=overrides, baseline=baseline, **settings), as_json)
 
 

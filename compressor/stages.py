@@ -171,12 +171,12 @@ class Rehearsal(Stages):
         stages: Of the run, which are looked at only.
 
     Attributes:
-        missing: Names of the stages that are not done yet.
+        missing: The stages in their order, and whether each has still to be done.
     """
 
     def __init__(self, stages: Stages) -> None:
         super().__init__(stages.run_dir)
-        self.missing: list[str] = []
+        self.missing: dict[str, bool] = {}
 
     def run(
         self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None], *, together: bool = False
@@ -186,8 +186,7 @@ class Rehearsal(Stages):
             done = self._place(name, depends_on)
         except FileNotFoundError:
             done = self.root / name
-        if not (done / MANIFEST).is_file():
-            self.missing.append(name)
+        self.missing[name] = not (done / MANIFEST).is_file()
         return done
 
 
