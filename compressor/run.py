@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import platform
@@ -17,6 +18,8 @@ from compressor import ranks
 from compressor.budget.cost import measure_cost
 from compressor.errors import InputError, MachineError
 from compressor.evaluation import agreement, evaluate
+from compressor.facts import facts_of
+from compressor.forecast import describe, forecast
 from compressor.gates.settings import EPOCHS, is_gate, read_gate
 from compressor.gates.trainer import train_gates
 from compressor.job import PARITY_BATCHES, Job
@@ -51,7 +54,7 @@ from compressor.refit import Refit, refit, summary
 from compressor.report import Report
 from compressor.selection.base import Calibration
 from compressor.speed import CANDIDATE_SECONDS, settings_of
-from compressor.stages import UNFINISHED, Stages
+from compressor.stages import UNFINISHED, Rehearsal, Stages
 from compressor.structure import Plan, load_compact, save_compact, shrink
 from compressor.subject import (
     check_data,
@@ -87,6 +90,12 @@ class Run(Job):
     def execute(self) -> Report:
         """Do every stage that is not done yet, judge, and write the results."""
         ranks.lead(self.check)
+        ranks.lead(self.forecast)
+        done = self.walk()
+        return ranks.lead(lambda: self.report(done))
+
+    def walk(self) -> Finished:
+        """Do every stage that is not done yet."""
         dense = self.export_dense()
         reference = self.evaluate_dense()
         selected = self.learn(dense) if is_gate(self.recipe.compress) else self.select()
@@ -95,8 +104,16 @@ class Run(Job):
         compact = self.finetune(pruned)
         exported = self.export_compact(compact)
         measured = self.benchmark(dense, compact, exported)
-        done = Finished(dense, reference, selected, plan, pruned, compact, exported, measured)
-        return ranks.lead(lambda: self.report(done))
+        return Finished(dense, reference, selected, plan, pruned, compact, exported, measured)
+
+    def forecast(self) -> None:
+        """Tell how long the stages that are not done yet will take."""
+        rehearsal, stages = copy.copy(self), Rehearsal(self.stages)
+        rehearsal.stages, rehearsal.planner = stages, Planner(rehearsal)
+        rehearsal.walk()
+        expected = forecast(facts_of(self)) if any(stages.missing.values()) else {}
+        seconds = {name: round(missing * expected.get(name, 0.0), 1) for name, missing in stages.missing.items()}
+        self.journal.say(describe(seconds), event="forecast", seconds=seconds)
 
     def report(self, done: Finished) -> Report:
         """Judge what the stages found, and write the results."""
@@ -129,7 +146,8 @@ class Run(Job):
 
         done = self.stage("export-dense", self.export_settings(), work)
         try:
-            create_session(done / DENSE, provider=self.recipe.benchmark.provider)
+            if (done / DENSE).exists():  # not so in a rehearsal
+                create_session(done / DENSE, provider=self.recipe.benchmark.provider)
         except ProviderUnavailableError as error:
             raise MachineError(error.problem, where="benchmark.provider", cure=error.cure) from error
         return done
