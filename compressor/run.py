@@ -109,7 +109,7 @@ class Run(Job):
     def forecast(self) -> None:
         """Tell how long the stages that are not done yet will take."""
         rehearsal, stages = copy.copy(self), Rehearsal(self.stages)
-        rehearsal.stages, rehearsal.planner = stages, Planner(rehearsal)
+        rehearsal.stages, rehearsal.planner, rehearsal.origin = stages, Planner(rehearsal), self.origin
         rehearsal.walk()
         expected = forecast(facts_of(self)) if any(stages.missing.values()) else {}
         seconds = {name: round(missing * expected.get(name, 0.0), 1) for name, missing in stages.missing.items()}
