@@ -49,12 +49,16 @@ def section(name: str) -> tuple[str, bool]:
     command = ["-m", f"tests.benchmarks.{name}", "--short"]
     variables = {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, *command], env=os.environ | variables, capture_output=True, text=True, timeout=LONGEST
-    )
-    printed = done.stdout if done.returncode == 0 else f"{done.stdout}{done.stderr}\nended with {done.returncode}\n"
+    try:
+        done = subprocess.run(
+            [sys.executable, *command], env=os.environ | variables, capture_output=True, text=True, timeout=LONGEST
+        )
+        fault = f"{done.stderr}\nended with {done.returncode}" if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        done, fault = None, f"not finished after {LONGEST} s"
+    printed = (done.stdout if done else "") + fault
     took = f"`python {shlex.join(command)}`, {time.monotonic() - started:.0f} s:"
-    return f"\n## {name}\n\n{took}\n\n```\n{printed.rstrip()}\n```\n", done.returncode == 0
+    return f"\n## {name}\n\n{took}\n\n```\n{printed.rstrip()}\n```\n", not fault
 
 
 def _git(*words: str) -> str:

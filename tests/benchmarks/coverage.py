@@ -244,7 +244,7 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, default=16)
     parser.add_argument("--step", choices=("examine", "reload"), help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
-    args = short.parse(parser, names=["squeezenet1_1", "mobilenet_v3_small"])
+    args = short.parse(parser, names=["squeezenet1_1"])
     if args.step:
         limit = int(args.gigabytes * GIB)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--saves", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dir", type=Path)
-    args = short.parse(parser, kills=2)
+    args = short.parse(parser, kills=1)
     if args.short:
         args.recipe, args.overrides = str(short.digits()), [*short.FEW, "finetune.epochs=1"]
     args.random = random.Random(args.seed)
