@@ -33,7 +33,7 @@ def head() -> str:
     """Say what was measured, where, with what and when."""
     machine = environment()
     facts = {
-        "commit": f"at commit `{_git('rev-parse', '--short', 'HEAD')}`" + (" and changes" * bool(_git("diff", "HEAD"))),
+        "commit": f"`{_git('rev-parse', '--short', 'HEAD')}`" + (" and changes" * bool(_git("diff", "HEAD"))),
         "machine": f"{machine['cpu']}, {machine['cores']} cores, load {os.getloadavg()[0]:.1f}",
         "versions": ", ".join(
             [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
