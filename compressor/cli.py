@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from compressor import __version__
 from compressor.errors import CompressorError, InputError, LeaderStopped, MachineError
+from compressor.fresh import OPTION, join, repeated
 
 if TYPE_CHECKING:
     from compressor.report import Report
@@ -101,7 +103,14 @@ def init(
     typer.echo(f"wrote {out}: fill in the paths, then: compressor run {out}", err=True)
 
 
-@app.command()
+class _Run(TyperCommand):
+    """Takes `--fresh` with the name of a stage and without."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, join(args))
+
+
+@app.command(cls=_Run)
 def run(
     context: typer.Context,
     recipe: RecipeFile,
@@ -109,7 +118,9 @@ def run(
         Path | None, typer.Option(help="Directory of the run.  [default: runs/<name of the recipe>]")
     ] = None,
     overrides: Overrides = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Repeat stages that are already finished.")] = False,
+    fresh: Annotated[
+        str | None, typer.Option(OPTION, metavar="[STAGE]", help="Repeat finished stages; after a name, from there on.")
+    ] = None,
     baseline: Baseline = None,
     table: LatencyTableFile = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves to RUN_DIR/tensorboard.")] = False,
@@ -121,10 +132,12 @@ def run(
     context.obj["events"] = as_json
     overrides = _with_table(overrides, table)
     load_recipe(recipe, overrides)  # a faulty recipe is refused at once, before torch is imported
+    again = fresh or fresh is not None
+    repeated(again)
     from compressor.pipeline import compress
 
     out = out or Path("runs") / recipe.stem
-    settings = {"fresh": fresh, "events": as_json, "tensorboard": tensorboard}
+    settings: dict[str, Any] = {"fresh": again, "events": as_json, "tensorboard": tensorboard}
     _finish(compress(recipe, out=out, overrides=overrides, baseline=baseline, **settings), as_json)
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 SECONDS_BETWEEN_LINES = 15.0
 SECONDS_BETWEEN_EVENTS = 1.0
+MOST_SHOWN = 0.99
 
 
 Listener = Callable[[str, int, dict[str, float]], None]
@@ -67,21 +68,22 @@ class Journal:
 
     @contextmanager
     def bar(self, title: str) -> Iterator[Advance]:
-        """Show while the body runs how far it is and how long it will take.
+        """Show while the body runs how far it is and how long it will take. The share shown never falls.
 
         On a terminal that is a bar; elsewhere a line now and then, on stderr and in the log; or events.
         """
+        share = _Share()
         with self._shown(title) as show:
 
             def advance(done: int, total: int, note: str = "", **values: float) -> None:
-                show(done, total, note, **values)
+                show(done, total, note, share=share(done, total), **values)
                 if self.listener and not self.quiet:
                     self.listener(title, done, values)
 
             yield advance
 
     @contextmanager
-    def _shown(self, title: str) -> Iterator[Advance]:
+    def _shown(self, title: str) -> Iterator[Callable[..., None]]:
         if self.quiet:
             yield lambda done, total, note="", **values: None
         elif self.events:
@@ -93,16 +95,35 @@ class Journal:
             yield _Pace(SECONDS_BETWEEN_LINES, lambda note, **values: self.say(_line(title, note, **values)))
 
     @contextmanager
-    def _live(self, title: str) -> Iterator[Advance]:
+    def _live(self, title: str) -> Iterator[Callable[..., None]]:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         note_column = TextColumn("{task.fields[note]}", markup=False)
         with Progress(*columns, note_column, console=self.console, transient=True) as progress:
             task = progress.add_task(title, total=None, note="")
 
-            def advance(done: int, total: int, note: str = "", **values: float) -> None:
-                progress.update(task, completed=done, total=total, note=note)
+            def advance(done: int, total: int, note: str = "", *, share: float, **values: float) -> None:
+                progress.update(task, completed=share, total=1.0, note=note)
 
             yield advance
+
+
+class _Share:
+    """The share of a task that is done. Where its total grows, what is left of the share is spread over more steps.
+
+    It ends at `MOST_SHOWN`: while the task goes on, its total may still grow.
+    """
+
+    def __init__(self) -> None:
+        self._done = self._total = self._from = 0
+        self._share = self._shown = 0.0
+
+    def __call__(self, done: int, total: int) -> float:
+        if total != self._total:
+            self._total, self._from, self._share = total, self._done, self._shown
+        self._done = done
+        left = max(1, total - self._from)
+        self._shown = max(self._shown, min(MOST_SHOWN, self._share + (1 - self._share) * (done - self._from) / left))
+        return self._shown
 
 
 class _Pace:
@@ -115,7 +136,7 @@ class _Pace:
 
     def __call__(self, done: int, total: int, note: str = "", **values: float) -> None:
         now = time.monotonic()
-        since, first = self._begin = self._begin or (now, done)
+        since, first = self._begin = self._begin or ((now, done) if done > 1 else (self._started, 0))
         if now - self._told < self._every or done == first:
             return
         self._told = now
@@ -129,9 +150,9 @@ def write_event(event: str, **values: object) -> None:
     print(json.dumps({"event": event, "time": _now(), **rounded}), file=sys.stderr, flush=True)
 
 
-def _line(title: str, note: str, *, done: int, total: int, seconds_left: float, **values: float) -> str:
+def _line(title: str, note: str, *, share: float, seconds_left: float, **values: float) -> str:
     minutes, seconds = divmod(round(seconds_left), 60)
-    text = f"{title}: {done / total:.0%}, {minutes}:{seconds:02} left"
+    text = f"{title}: {share:.0%}, {minutes}:{seconds:02} left"
     return f"{text}, {note}" if note else text
 
 

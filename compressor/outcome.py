@@ -134,6 +134,11 @@ def read_rankings(directory: Path) -> dict[str, Ranking]:
     return {name: Ranking(tuple(r["order"]), tuple(r["error"])) for name, r in stored.items()}
 
 
+def network(directory: Path) -> list[Path]:
+    """Return the files of a stage that hold its compact network."""
+    return [directory / WEIGHTS, directory / PLAN]
+
+
 def _onnx_files(directory: Path) -> list[str]:
     """Names of the ONNX file of a stage, and of the weights beside it where it is too large for one file."""
     return sorted(path.name for path in directory.glob("*.onnx*"))

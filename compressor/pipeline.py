@@ -28,7 +28,7 @@ def compress(
     recipe: str | Path | Recipe,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
-    fresh: bool = False,
+    fresh: bool | str = False,
     baseline: str | Path | None = None,
     *,
     events: bool = False,
@@ -40,7 +40,7 @@ def compress(
         recipe: A recipe or its file.
         out: The run directory; `runs/<name of the recipe>` by default. Stages that it holds already are not repeated.
         overrides: Changes of the recipe's file, each `key.path=value`.
-        fresh: Repeat finished stages.
+        fresh: Repeat finished stages: all, or those from the named one on.
         baseline: The report of an earlier accepted run, or its directory, for the rules of `accept.baseline`.
         events: Tell on stderr in JSON, an event on each line, how it goes.
         tensorboard: Write the curves of every training to the folder `tensorboard` of the run directory.

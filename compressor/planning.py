@@ -15,6 +15,7 @@ from compressor.outcome import (
     DENSE,
     FAULTS,
     PLAN,
+    RANKINGS,
     RISE,
     SPEED,
     read_rankings,
@@ -24,7 +25,7 @@ from compressor.rise import Rise, smallest_within
 from compressor.rules import TARGET_TOLERANCE
 from compressor.selection.base import Ranking
 from compressor.speed import Chase, profile, read_cost, settings_of, summary
-from compressor.stages import sha256
+from compressor.stages import produced, sha256
 from compressor.structure import Plan, shrink
 from compressor.structure.groups import Groups
 from compressor.structure.trial import faulty_groups
@@ -52,7 +53,7 @@ class Planner:
         section, table = self.job.recipe.benchmark, self.job.table
 
         def work(directory: Path) -> None:
-            fresh = self.job.stages.fresh
+            fresh = "profile" in self.job.stages.repeated
             profile(self.job.subject, section, table, self.job.export_plain, directory, self.job.journal, fresh=fresh)
 
         depends_on = self.job.export_settings() | {"settings": settings_of(section), "device": device()}
@@ -78,16 +79,17 @@ class Planner:
             plan.save(directory / PLAN)
             write_json(directory / FAULTS, faults)
 
-        depends_on = {"selected": selected.name, "target": [kind, share], "multiple_of": section.multiple_of}
-        depends_on |= self.measured(dense)
+        depends_on = section.model_dump(mode="json", include={"calibration", "keep", "inexact", "multiple_of"})
+        depends_on |= {"selected": selected / RANKINGS, "target": [kind, share], **self.measured(dense)}
         if kind == "loss":
             depends_on |= {"refit": section.refit and section.refit_mixing}
-        return self.job.stage("plan", depends_on | ({"dense": dense.name} if kind == "size" else {}), work)
+        return self.job.stage("plan", depends_on, work)
 
-    def measured(self, dense: Path) -> dict[str, str]:
-        """What a target in time depends on; nothing for others."""
-        timed = target_of(self.job.recipe.compress)[0] in MEASURED
-        return {"dense": dense.name, "profile": self.profiled.name} if timed else {}
+    def measured(self, dense: Path) -> dict[str, list[Path]]:
+        """What a target in time or in bytes depends on; nothing for others."""
+        kind, _ = target_of(self.job.recipe.compress)
+        depends_on = {"profile": produced(self.profiled)} if kind in MEASURED else {}
+        return depends_on | ({"dense": produced(dense)} if kind in (*MEASURED, "size") else {})
 
     def budget(self, dense: Path) -> Budget:
         """What the plan has to meet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import platform
@@ -17,6 +18,8 @@ from compressor import ranks
 from compressor.budget.cost import measure_cost
 from compressor.errors import InputError, MachineError
 from compressor.evaluation import agreement, evaluate
+from compressor.facts import facts_of
+from compressor.forecast import describe, forecast
 from compressor.gates.settings import EPOCHS, is_gate, read_gate
 from compressor.gates.trainer import train_gates
 from compressor.job import PARITY_BATCHES, Job
@@ -32,9 +35,12 @@ from compressor.outcome import (
     PARITY,
     PLAN,
     QUALITY,
+    RANKINGS,
     REFITS,
+    WEIGHTS,
     Finished,
     make_report,
+    network,
     publish,
     read_json,
     read_rankings,
@@ -48,7 +54,7 @@ from compressor.refit import Refit, refit, summary
 from compressor.report import Report
 from compressor.selection.base import Calibration
 from compressor.speed import CANDIDATE_SECONDS, settings_of
-from compressor.stages import UNFINISHED, Stages
+from compressor.stages import UNFINISHED, Rehearsal, Stages
 from compressor.structure import Plan, load_compact, save_compact, shrink
 from compressor.subject import (
     check_data,
@@ -84,6 +90,12 @@ class Run(Job):
     def execute(self) -> Report:
         """Do every stage that is not done yet, judge, and write the results."""
         ranks.lead(self.check)
+        ranks.lead(self.forecast)
+        done = self.walk()
+        return ranks.lead(lambda: self.report(done))
+
+    def walk(self) -> Finished:
+        """Do every stage that is not done yet."""
         dense = self.export_dense()
         reference = self.evaluate_dense()
         selected = self.learn(dense) if is_gate(self.recipe.compress) else self.select()
@@ -92,8 +104,16 @@ class Run(Job):
         compact = self.finetune(pruned)
         exported = self.export_compact(compact)
         measured = self.benchmark(dense, compact, exported)
-        done = Finished(dense, reference, selected, plan, pruned, compact, exported, measured)
-        return ranks.lead(lambda: self.report(done))
+        return Finished(dense, reference, selected, plan, pruned, compact, exported, measured)
+
+    def forecast(self) -> None:
+        """Tell how long the stages that are not done yet will take."""
+        rehearsal, stages = copy.copy(self), Rehearsal(self.stages)
+        rehearsal.stages, rehearsal.planner, rehearsal.origin = stages, Planner(rehearsal), self.origin
+        rehearsal.walk()
+        expected = forecast(facts_of(self)) if any(stages.missing.values()) else {}
+        seconds = {name: round(missing * expected.get(name, 0.0), 1) for name, missing in stages.missing.items()}
+        self.journal.say(describe(seconds), event="forecast", seconds=seconds)
 
     def report(self, done: Finished) -> Report:
         """Judge what the stages found, and write the results."""
@@ -126,7 +146,8 @@ class Run(Job):
 
         done = self.stage("export-dense", self.export_settings(), work)
         try:
-            create_session(done / DENSE, provider=self.recipe.benchmark.provider)
+            if (done / DENSE).exists():  # not so in a rehearsal
+                create_session(done / DENSE, provider=self.recipe.benchmark.provider)
         except ProviderUnavailableError as error:
             raise MachineError(error.problem, where="benchmark.provider", cure=error.cure) from error
         return done
@@ -183,7 +204,7 @@ class Run(Job):
             save_compact(learnt.model, Plan(()), directory)
 
         depends_on = section.model_dump(mode="json", exclude={"refit", "calibration"})
-        before: dict[str, Any] = {"first": first and first.name, "dense": dense.name}
+        before: dict[str, Any] = {"first": first and first / RANKINGS}
         before |= {"training": settings.model_dump(), "measured": self.planner.measured(dense)}
         return self.stage("gates", depends_on | before, work, together=True)
 
@@ -205,11 +226,11 @@ class Run(Job):
             save_compact(small, plan, directory)
             self._assess(small, directory, "pruned")
 
-        depends_on = {
-            "plan": planned.name,
-            "selected": selected.name,
-            "refit": section.refit and [section.calibration.images, section.refit_mixing],
-        }
+        depends_on: dict[str, Any] = {
+            "plan": planned / PLAN,
+            "trained": is_gate(section) and selected / WEIGHTS,
+            "refit": section.refit and section.refit_mixing,
+        } | section.model_dump(mode="json", include={"calibration", "keep", "inexact"})
         return self.stage("shrink", depends_on, work)
 
     def finetune(self, pruned: Path) -> Path:
@@ -236,7 +257,8 @@ class Run(Job):
             save_compact(model, Plan.load(pruned / PLAN), directory)
             self._assess(model, directory, "compact", together=True)
 
-        return self.stage("finetune", {"pruned": pruned.name, **settings.model_dump()}, work, together=True)
+        depends_on = {"pruned": network(pruned), "calibration": self.recipe.compress.calibration.images}
+        return self.stage("finetune", depends_on | settings.model_dump(), work, together=True)
 
     def _revive(self, model: nn.Module, directory: Path) -> None:
         """Raise the units that hardly ever fire, and write down how many there were."""
@@ -257,7 +279,7 @@ class Run(Job):
             parity = check_parity(model, path, self.real_inputs, batch_sizes=PARITY_BATCHES)
             write_json(directory / PARITY, {"max_abs": parity.max_abs, "max_rel": parity.max_rel})
 
-        depends_on = {"compact": compact.name, "recipe": recipe_hash}
+        depends_on = {"compact": network(compact), "recipe": recipe_hash}
         return self.stage("export-compact", depends_on | self.export_settings(), work)
 
     def benchmark(self, dense: Path, compact: Path, exported: Path) -> Path:
@@ -284,7 +306,7 @@ class Run(Job):
 
         # A file's metadata does not change its latency: the weights count, not the stage that exports them.
         depends_on = {
-            "compact": compact.name,
+            "compact": network(compact),
             "benchmark": settings.model_dump(mode="json", exclude={"table"}),
             "single_calls": single_calls,
         } | self.export_settings()

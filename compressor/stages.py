@@ -1,4 +1,7 @@
-"""Finished stages of a run: each in a directory named after a hash of all that it depends on."""
+"""Finished stages of a run: each in a directory named after a hash of all that it depends on.
+
+What a stage takes from earlier ones counts by its content: whatever they produce anew is followed by all that reads it.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,10 @@ from typing import Any
 
 from compressor import __version__, ranks
 from compressor.errors import InputError
+from compressor.fresh import STAGES, repeated
 from compressor.journal import Say
 
-MANIFEST, UNFINISHED = "stage.json", "unfinished"
+MANIFEST, UNFINISHED, PARTIAL = "stage.json", "unfinished", ".partial"
 
 
 def sha256(path: Path) -> str:
@@ -28,8 +32,8 @@ def sha256(path: Path) -> str:
 
 
 def key(depends_on: Mapping[str, Any]) -> str:
-    """Return a hash of everything that a stage depends on, which must be plain JSON values."""
-    text = json.dumps(depends_on, sort_keys=True)
+    """Return a hash of everything that a stage depends on: plain JSON values, and the contents of files."""
+    text = json.dumps(depends_on, sort_keys=True, default=sha256)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -48,15 +52,19 @@ class Stages:
 
     Args:
         run_dir: Made when missing.
-        fresh: Forget earlier stages.
+        fresh: Forget earlier stages: all, or those from the named one on.
         say: Told which stage begins and which is done already.
 
+    Attributes:
+        repeated: Names of the stages that are forgotten.
+
     Raises:
-        InputError: on entry, when the directory cannot be written or another run uses it.
+        InputError: there is no stage of that name; on entry, when the directory cannot be written or another run uses
+            it.
     """
 
-    def __init__(self, run_dir: Path, *, fresh: bool = False, say: Say = lambda text, **values: None) -> None:
-        self.run_dir, self.fresh, self.say = run_dir, fresh, say
+    def __init__(self, run_dir: Path, *, fresh: bool | str = False, say: Say = lambda text, **values: None) -> None:
+        self.run_dir, self.repeated, self.say = run_dir, repeated(fresh), say
         self.root = run_dir / "stages"
         self.seconds: dict[str, float] = {}
 
@@ -77,9 +85,7 @@ class Stages:
             self._lock.close()
             cure = "wait for it to end, or choose another directory with --out"
             raise InputError("another run is using this directory", where=str(self.run_dir), cure=cure) from error
-        if self.fresh:
-            shutil.rmtree(self.root)
-            self.root.mkdir()
+        self._forget()
         self._note_version()
 
     def __exit__(
@@ -87,6 +93,12 @@ class Stages:
     ) -> None:
         if ranks.leads():
             self._lock.close()
+
+    def _forget(self) -> None:
+        everything = self.repeated == set(STAGES)
+        for path in self.root.iterdir() if self.repeated else ():
+            if everything or path.name.removesuffix(PARTIAL).rpartition("-")[0] in self.repeated:
+                _remove(path)
 
     def _note_version(self) -> None:
         """Say it where another version has worked here: its stages depend on its number, and are not used."""
@@ -103,14 +115,14 @@ class Stages:
 
         Args:
             name: Of the stage.
-            depends_on: Plain JSON values: with the same ones, `function` writes the same files.
+            depends_on: Plain JSON values, and paths of files of earlier stages, whose contents count.
             function: Writes its files into the directory that it is given. What it keeps in the folder `unfinished`
                 there survives an interruption; everything else is removed before the stage is begun again.
             together: All processes of the run call `function`, those that do not lead with a directory that is thrown
                 away; otherwise they wait.
 
         Returns:
-            The stage's directory, complete and undamaged. Its name serves as a dependency of later stages.
+            The stage's directory, complete and undamaged.
         """
         done, missing = ranks.lead(lambda: self._find(name, depends_on))
         partial = _partial(done)
@@ -130,11 +142,14 @@ class Stages:
 
     def _find(self, name: str, depends_on: Mapping[str, Any]) -> tuple[Path, bool]:
         """The stage's directory, and whether its work has still to be done."""
-        done = self.root / f"{name}-{key({'stage': name, **depends_on})[:12]}"
+        done = self._place(name, depends_on)
         if _intact(done):
             self.say(f"{name}: done already", event="stage", stage=name, state="done already")
             return done, False
         return done, not _intact(_partial(done))
+
+    def _place(self, name: str, depends_on: Mapping[str, Any]) -> Path:
+        return self.root / f"{name}-{key({'stage': name, **depends_on})[:12]}"
 
     def _begin(self, name: str, partial: Path) -> None:
         self.say(f"{name}: begins", event="stage", stage=name, state="begins")
@@ -149,8 +164,39 @@ class Stages:
         self.say(f"{name}: done in {seconds:.1f} s", event="stage", stage=name, state="done", seconds=seconds)
 
 
+class Rehearsal(Stages):
+    """Finds out what a run would do, and does nothing.
+
+    Args:
+        stages: Of the run, which are looked at only.
+
+    Attributes:
+        missing: The stages in their order, and whether each has still to be done.
+    """
+
+    def __init__(self, stages: Stages) -> None:
+        super().__init__(stages.run_dir)
+        self.missing: dict[str, bool] = {}
+
+    def run(
+        self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None], *, together: bool = False
+    ) -> Path:
+        """The stage's directory; where it, or anything that it depends on, is missing, a path where nothing is."""
+        try:
+            done = self._place(name, depends_on)
+        except FileNotFoundError:
+            done = self.root / name
+        self.missing[name] = not (done / MANIFEST).is_file()
+        return done
+
+
+def produced(stage: Path) -> list[Path]:
+    """Return the files that a finished stage has left."""
+    return sorted(path for path in stage.glob("*") if path.name not in (MANIFEST, UNFINISHED))
+
+
 def _partial(done: Path) -> Path:
-    return done.with_name(f"{done.name}.partial")
+    return done.with_name(f"{done.name}{PARTIAL}")
 
 
 def _finish(done: Path) -> float:

@@ -187,6 +187,28 @@ def test_run_passes_everything_on(command, pipeline, tmp_path: Path) -> None:
     assert pipeline.calls == [((recipe,), options)]
 
 
+@pytest.mark.parametrize(
+    ("args", "fresh"),
+    [
+        (["a.yaml"], False),
+        (["a.yaml", "--fresh"], True),
+        (["--fresh", "a.yaml"], True),
+        (["--fresh", "plan", "a.yaml"], "plan"),
+        (["a.yaml", "--fresh", "plan", "--json"], "plan"),
+        (["a.yaml", "--fresh=plan"], "plan"),
+    ],
+)
+def test_fresh_stands_alone_or_names_a_stage(command, pipeline, args: list[str], fresh: bool | str) -> None:
+    assert command("run", *args).code == 0
+    assert pipeline.calls[0][1]["fresh"] == fresh
+
+
+def test_an_unknown_stage_is_named_with_the_nearest_one(command, pipeline) -> None:
+    ended = command("run", "--fresh", "plam", "a.yaml")
+    assert (ended.code, pipeline.calls) == (2, [])
+    assert "'plam' is not known" in ended.err and "did you mean 'plan'" in ended.err
+
+
 def test_run_prints_nothing_but_json(command, pipeline) -> None:
     assert json.loads(command("run", "a.yaml", "--json").out) == {"accepted": True}
 

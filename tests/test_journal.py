@@ -69,6 +69,34 @@ def test_the_time_left_counts_from_where_an_interrupted_task_goes_on(
     assert capsys.readouterr().err == "finetune: 50%, 83:10 left\n"
 
 
+def test_the_share_that_is_shown_never_falls_where_the_total_grows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    totals = [10] * 10 + [20] * 10 + [40] * 20
+    with Journal(tmp_path / "log.txt").bar("profile") as advance:
+        for done, total in enumerate(totals, start=1):
+            advance(done, total)
+    shares = [int(share) for share in re.findall(r"profile: (\d+)%", capsys.readouterr().err)]
+    assert len(shares) == 20 and shares == sorted(shares)
+    assert shares[-1] == 99, "whether the total still grows is not known"
+
+
+def test_a_total_that_grows_on_the_way_slows_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Journal(tmp_path / "log.txt").bar("plan") as advance:
+        advance(2, 4)
+        advance(3, 6)
+        advance(4, 6)
+    assert re.findall(r"\d+%", capsys.readouterr().err) == ["62%"], "half, then a quarter of the other half"
+
+
+def test_the_time_before_the_first_step_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else a task that prepares itself for long says that nothing is left."""
+    with Journal(tmp_path / "log.txt").bar("select") as advance:
+        journal_module.time.now += 100  # type: ignore[attr-defined]
+        advance(1, 4)
+    assert capsys.readouterr().err == "select: 25%, 5:30 left\n"
+
+
 def test_events_are_objects_on_lines_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     journal = Journal(tmp_path / "log.txt", events=True)
     journal.say("plan: done in 2.0 s", event="stage", stage="plan", state="done", seconds=2.0)
@@ -82,7 +110,11 @@ def test_events_are_objects_on_lines_of_their_own(tmp_path: Path, capsys: pytest
         {"event": "stage", "text": "plan: done in 2.0 s", "stage": "plan", "state": "done", "seconds": 2.0},
         {"event": "message", "text": "plain words"},
         {
-            **{"event": "progress", "task": "select (imitation)", "done": 2, "total": 2},
+            **{"event": "progress", "task": "select (imitation)", "done": 1, "total": 2, "share": 0.5},
+            **{"seconds": 10.0, "seconds_left": 10.0, "loss": 0.5},
+        },
+        {
+            **{"event": "progress", "task": "select (imitation)", "done": 2, "total": 2, "share": 0.99},
             **{"seconds": 20.0, "seconds_left": 0.0, "loss": 0.5},
         },
     ]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -187,6 +188,57 @@ def test_fresh_repeats_everything_and_ends_the_same(project: Path, run_dir: Path
     compress(project / "recipe.yaml", run_dir, fresh=True)
     assert not (run_dir / "stages" / "old").exists()
     assert weights(run_dir) == before
+
+
+@pytest.mark.parametrize("again", ["plan", False], ids=["by name", "removed by hand"])
+def test_what_follows_a_plan_that_comes_out_different_is_done_again(
+    again: bool | str, project: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths = {"stem": 4, "inner": 3, "outer": 5}
+    monkeypatch.setattr(Budget, "widths", lambda *args: widths)
+    for path in (run_dir / "stages").glob("plan-*") if not again else ():
+        shutil.rmtree(path)
+    begun = (run_dir / "log.txt").read_text()
+    report = compress(project / "recipe.yaml", run_dir, fresh=again)
+    log = (run_dir / "log.txt").read_text().removeprefix(begun)
+    assert {group.name: group.kept for group in report.pruned_groups} == widths
+    small = load_compact(run_dir, build(project))
+    assert sum(parameter.numel() for parameter in small.parameters()) == report.compact.params
+    assert re.findall(r"(\S+): done already", log) == ["export-dense", "evaluate-dense", "select"]
+    assert re.findall(r"(\S+): begins", log) == ["plan", "shrink", "finetune", "export-compact", "benchmark"]
+
+
+def test_a_plan_that_comes_out_the_same_is_followed_by_nothing(project: Path, run_dir: Path) -> None:
+    before = contents(run_dir / "stages")
+    for name in ("export-dense", "evaluate-dense", "select", "plan"):
+        shutil.rmtree(next((run_dir / "stages").glob(f"{name}-*")))
+    begun = (run_dir / "log.txt").read_text()
+    compress(project / "recipe.yaml", run_dir)
+    log = (run_dir / "log.txt").read_text().removeprefix(begun)
+    assert re.findall(r"(\S+): begins", log) == ["export-dense", "evaluate-dense", "select", "plan"]
+    assert contents(run_dir / "stages").keys() == before.keys()
+
+
+def test_stages_of_former_names_are_passed_over_and_their_report_is_read(project: Path, run_dir: Path) -> None:
+    """A version that named stages otherwise left whole directories, which mean nothing now."""
+    for path in (run_dir / "stages").iterdir():
+        path.rename(path.with_name(f"{path.name.rpartition('-')[0]}-0123456789ab"))
+    assert check_run(run_dir).accepted
+    assert load_compact(run_dir, build(project))
+    report = compress(project / "recipe.yaml", run_dir)
+    assert report.accepted and len(list((run_dir / "stages").glob("plan-*"))) == 2
+
+
+def test_the_beginning_tells_how_long_the_stages_will_take(
+    project: Path, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compress(project / "recipe.yaml", run_dir, fresh="export-compact", events=True)
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    seconds = next(event["seconds"] for event in events if event["event"] == "forecast")
+    left = ["export-compact", "benchmark"]
+    assert list(seconds) == ["export-dense", "evaluate-dense", "select", "plan", "shrink", "finetune", *left]
+    assert [name for name, value in seconds.items() if value > 0] == left
+    assert [event["event"] for event in events].index("forecast") < 3
 
 
 STEPS = ("evaluate", "refit", "finetune", "check_parity", "benchmark", "publish")

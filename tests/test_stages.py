@@ -6,7 +6,8 @@ import pytest
 
 import compressor.stages as stages_module
 from compressor.errors import InputError
-from compressor.stages import Stages, write_atomically
+from compressor.fresh import STAGES, join
+from compressor.stages import Rehearsal, Stages, write_atomically
 
 
 def write(text: str):  # type: ignore[no-untyped-def]
@@ -107,6 +108,78 @@ def test_fresh_forgets_finished_stages(tmp_path: Path) -> None:
         stages.run("plan", {}, write("one"))
     with Stages(tmp_path, fresh=True) as stages:
         assert (stages.run("plan", {}, write("two")) / "result.txt").read_text() == "two"
+
+
+def test_a_stage_depends_on_what_the_files_of_an_earlier_one_hold(tmp_path: Path) -> None:
+    with Stages(tmp_path) as stages:
+        plan = stages.run("plan", {"seed": 0}, write("narrow"))
+        first = stages.run("shrink", {"plan": plan / "result.txt"}, write("one"))
+    with Stages(tmp_path, fresh="plan") as stages:
+        assert stages.run("plan", {"seed": 0}, write("wide")) == plan
+        assert stages.run("shrink", {"plan": plan / "result.txt"}, write("two")) != first
+    with Stages(tmp_path) as stages:
+        plan = stages.run("plan", {"seed": 1}, write("wide"))
+        stages.run("shrink", {"plan": plan / "result.txt"}, forbidden)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "kept"),
+    [
+        (False, set(STAGES)),
+        ("benchmark", set(STAGES) - {"benchmark"}),
+        ("plan", {"export-dense", "evaluate-dense", "select", "profile", "gates"}),
+        ("select", {"export-dense", "evaluate-dense", "profile"}),
+        ("export-dense", {"evaluate-dense"}),
+        (True, set()),
+    ],
+)
+def test_a_named_stage_is_forgotten_with_those_that_may_need_it(
+    tmp_path: Path, fresh: bool | str, kept: set[str]
+) -> None:
+    for name in STAGES:
+        (tmp_path / "stages" / f"{name}-0123456789ab").mkdir(parents=True)
+        (tmp_path / "stages" / f"{name}-ba9876543210.partial").mkdir()
+    with Stages(tmp_path, fresh=fresh):
+        left = [path.name for path in (tmp_path / "stages").iterdir()]
+    assert {name.removesuffix(".partial")[:-13] for name in left} == kept
+    assert len(left) == 2 * len(kept)
+
+
+def test_an_unknown_stage_is_refused_before_anything_is_forgotten(tmp_path: Path) -> None:
+    with Stages(tmp_path) as stages:
+        stages.run("plan", {}, write("one"))
+    with pytest.raises(InputError, match="'plam' is not known(.|\n)*did you mean 'plan'"):
+        Stages(tmp_path, fresh="plam")
+    with Stages(tmp_path) as stages:
+        stages.run("plan", {}, forbidden)
+
+
+@pytest.mark.parametrize(
+    ("given", "joined"),
+    [
+        (["a.yaml", "--fresh"], ["a.yaml", "--fresh="]),
+        (["--fresh", "a.yaml"], ["--fresh=", "a.yaml"]),
+        (["--fresh", "plan", "a.yaml"], ["--fresh=plan", "a.yaml"]),
+        (["a.yaml", "--fresh", "plan", "--json"], ["a.yaml", "--fresh=plan", "--json"]),
+        (["--fresh", "--json", "a.yaml"], ["--fresh=", "--json", "a.yaml"]),
+        (["a.yaml", "--fresh", "plam"], ["a.yaml", "--fresh=plam"]),
+        (["a.yaml", "--fresh=plan"], ["a.yaml", "--fresh=plan"]),
+        (["--", "--fresh", "plan"], ["--", "--fresh", "plan"]),
+    ],
+)
+def test_the_option_takes_the_name_of_a_stage_or_nothing(given: list[str], joined: list[str]) -> None:
+    assert join(given) == joined
+
+
+def test_a_rehearsal_tells_what_is_missing_and_does_nothing(tmp_path: Path) -> None:
+    with Stages(tmp_path) as stages:
+        plan = stages.run("plan", {"seed": 0}, write("one"))
+        rehearsal = Rehearsal(stages)
+        assert rehearsal.run("plan", {"seed": 0}, forbidden) == plan
+        shrunk = rehearsal.run("shrink", {"plan": plan / "result.txt"}, forbidden)
+        rehearsal.run("benchmark", {"pruned": shrunk / "result.txt"}, forbidden)
+    assert rehearsal.missing == {"plan": False, "shrink": True, "benchmark": True}
+    assert list((tmp_path / "stages").iterdir()) == [plan]
 
 
 def test_a_second_run_on_one_directory_is_refused(tmp_path: Path) -> None:

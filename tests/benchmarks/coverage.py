@@ -1,6 +1,7 @@
 """Which networks can be pruned, how far, and whether what comes out is right.
 
     python -m tests.benchmarks.coverage [NAME …] [--parts DIR] [--out FILE.md] [--jobs N] [--seconds S] [--gigabytes N]
+        [--short]
 
 A name is a builder of torchvision (by default all of them), `timm:NAME` or `hf:CLASS`. Every network is examined in a
 process of its own: groups are found, half of every group is cut, equation 1 is checked in double precision, the compact
@@ -232,6 +233,8 @@ def _cell(value: Any) -> str:
 
 def main() -> int:
     """Examine the networks, and write the table after each; 1 if any has a fault."""
+    from tests.benchmarks import short
+
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--parts", type=Path)
@@ -241,7 +244,7 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, default=16)
     parser.add_argument("--step", choices=("examine", "reload"), help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = short.parse(parser, names=["squeezenet1_1"])
     if args.step:
         limit = int(args.gigabytes * GIB)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -1,6 +1,7 @@
 """Which learning-rate schedule wins: the pruned network of a finished run, fine-tuned with each.
 
     python -m tests.benchmarks.finetune RECIPE RUN_DIR [--epochs 1 3 10] [--schedules NAME…] [--seeds 1] [--lr 0.02]
+    python -m tests.benchmarks.finetune --short
 
 RUN_DIR holds the run of RECIPE (with `--set finetune.epochs=0`): its plan and weights are where every training begins.
 Rates are tried for every schedule, since `finetune.lr` is the highest of each; the table shows top-1 for all of them.
@@ -19,11 +20,13 @@ from rich.table import Table
 from compressor import plugins
 from compressor.data import load_data
 from compressor.evaluation import evaluate
+from compressor.pipeline import compress
 from compressor.recipe import load_recipe
 from compressor.structure import load_compact
 from compressor.subject import load_subject
 from compressor.training.loop import finetune
 from compressor.training.schedules.base import Schedule
+from tests.benchmarks import short
 
 SCHEDULES = "compressor.training.schedules"
 
@@ -31,15 +34,19 @@ SCHEDULES = "compressor.training.schedules"
 def main() -> None:
     """Train all, and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("run_dir", type=Path)
+    for name in ("recipe", "run_dir"):
+        parser.add_argument(name, type=Path, nargs="?" if short.asked else None)
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 10])
     parser.add_argument("--schedules", nargs="+", default=list(plugins.discover(SCHEDULES, Schedule)))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--lr", type=float, nargs="+", default=[0.02, 0.05])
     parser.add_argument("--average", type=float, nargs="+", default=[0.0])
     parser.add_argument("--set", action="append", default=[], dest="overrides")
-    args = parser.parse_args()
+    args = short.parse(parser, epochs=[1], schedules=["llr", "cosine", "allr"], lr=[0.02])
+    if args.short:
+        args.recipe, args.overrides = short.recipe()
+        args.run_dir = short.FOLDER / "cut"
+        compress(args.recipe, args.run_dir, [*args.overrides, "finetune.epochs=0"], fresh=True)
     recipe = load_recipe(args.recipe, args.overrides)
     subject = load_subject(recipe, args.recipe.parent.absolute())
 

@@ -1,6 +1,7 @@
 """What learned gates are worth at an equal number of epochs, and what a step with gates costs.
 
     python -m tests.benchmarks.gates --data DIR --resnet20 FILE [--images 50000] [--seeds 3] [--parts accuracy steps]
+        [--short]
 
 DIR holds CIFAR-10 as train/<class>/*.jpg and val/<class>/*.jpg. Every row trains three epochs in all: with gates two
 while they learn and one after the cut, otherwise three after the cut. A row that `--log` holds already is not repeated.
@@ -43,6 +44,7 @@ from compressor.selection.base import Calibration, Method, Ranking
 from compressor.structure import Plan, find_groups, shrink
 from compressor.subject import load_subject
 from compressor.training.loop import finetune
+from tests.benchmarks import short
 from tests.benchmarks.overhead import network
 
 RECIPE = Path(__file__).parents[2] / "samples" / "cifar10-resnet" / "recipe-resnet20.yaml"
@@ -243,12 +245,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="titles of rows")
     parser.add_argument("--log", type=Path, default=Path("gates.jsonl"))
     parser.add_argument("--parts", nargs="+", choices=("accuracy", "steps"), default=("accuracy", "steps"))
-    args = parser.parse_args()
+    args = short.parse(parser, parts=("steps",), rounds=2)
     torch.set_num_threads(1)
     if "accuracy" in args.parts:
         Console().print(accuracy_table(list(measure_accuracy(args))))
     if "steps" in args.parts:
-        Console().print(step_table(args.rounds))
+        Console().print(step_table(args.rounds, images=256 if args.short else 1024))
 
 
 if __name__ == "__main__":

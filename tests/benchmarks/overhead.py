@@ -1,6 +1,6 @@
 """What the fine-tuning loop costs over a bare PyTorch loop: same network, loader, optimiser and precision.
 
-    python -m tests.benchmarks.overhead [--images 2048] [--batch 128] [--width 16] [--rounds 9]
+    python -m tests.benchmarks.overhead [--images 2048] [--batch 128] [--width 16] [--rounds 9] [--short]
 
 The bare loop, ours, and the bare loop once more train one epoch in turn, many times; the first round warms up. The
 bare loop against itself shows how far noise goes. On a CPU the time of the process counts, so that other programs on
@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from compressor.recipe import FinetuneSection
 from compressor.training.loop import finetune
 from compressor.training.optimizer import sgd
+from tests.benchmarks import short
 
 TEMPERATURE, WEIGHT = 4.0, 0.9
 
@@ -120,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for name, default in (("images", 2048), ("batch", 128), ("width", 16), ("rounds", 9)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    args = parser.parse_args()
+    args = short.parse(parser, images=512, width=8, rounds=3)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     device, steps = PartialState().device, -(-args.images // args.batch)

@@ -1,6 +1,6 @@
 """How much faster several processes fine-tune than one: same global batch, one thread each.
 
-    python -m tests.benchmarks.processes [--processes 2] [--images 4096] [--batch 128] [--epochs 3]
+    python -m tests.benchmarks.processes [--processes 2] [--images 4096] [--batch 128] [--epochs 3] [--short]
 
 ResNet-20 with distillation on random images. Each number of processes is started by torchrun; the first epoch warms up,
 the median of the others counts. The machine must have as many idle cores as there are processes.
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from compressor import ranks
 from compressor.recipe import FinetuneSection
 from compressor.training.loop import finetune
+from tests.benchmarks import short
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "cifar10-resnet" / "model.py"
 
@@ -56,7 +57,7 @@ def main() -> None:
     for name, default in (("processes", 2), ("images", 4096), ("batch", 128), ("epochs", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--worker", action="store_true")
-    args = parser.parse_args()
+    args = short.parse(parser, images=512, epochs=1)
     if args.worker:
         train(args)
         return

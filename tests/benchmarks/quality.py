@@ -1,6 +1,7 @@
 """Accuracy at 2.0x measured, before and after an epoch of fine-tuning, next to torch-pruning at the same speed-up.
 
     python -m tests.benchmarks.quality --data IMAGES --checkpoints DIR --runs DIR [--only resnet20 ...] [--peers L2 ...]
+    python -m tests.benchmarks.quality --short
 
 Networks and folders are those of `tests.benchmarks.latency`. For every importance of torch-pruning, spread uniformly
 and globally, the share of channels that it removes is found by bisection on the measured speed-up; then it has the same
@@ -19,10 +20,14 @@ from torch import nn
 import compressor
 import exporters
 from compressor.evaluation import evaluate
+from compressor.journal import Journal
+from compressor.recipe import load_recipe
+from compressor.report import Report
 from compressor.report.schema import Speedup
 from compressor.run import Run
+from compressor.stages import Stages
 from compressor.training.loop import finetune
-from tests.benchmarks import latency, peers
+from tests.benchmarks import latency, peers, short
 
 NETWORKS = ("resnet20", "resnet56", "mobilenet_v2")
 BISECTIONS = 7
@@ -36,10 +41,11 @@ class Contest:
         target: The speed-up.
         folder: For files.
         seconds: How long a candidate is measured.
+        bisections: How often the share that is removed is halved in.
     """
 
-    def __init__(self, run: Run, target: float, folder: Path, seconds: float) -> None:
-        self.run, self.target, self.seconds = run, target, seconds
+    def __init__(self, run: Run, target: float, folder: Path, seconds: float, bisections: int = BISECTIONS) -> None:
+        self.run, self.target, self.seconds, self.bisections = run, target, seconds, bisections
         self.files = [folder / "dense.onnx", folder / "peer.onnx"]
         self.model = run.subject.model
         run.export_plain(self.model, self.files[0])
@@ -59,7 +65,7 @@ class Contest:
         """The largest network that is as fast as the target; else the fastest one."""
         cut = partial(peers.cut, self.model, self.run.subject.groups, self.example, peers.PEERS[importance], self.grads)
         low, high, found = 0.0, 0.95, list[tuple[nn.Module, Speedup]]()
-        for _ in range(BISECTIONS):
+        for _ in range(self.bisections):
             middle = (low + high) / 2
             model = cut(middle, spread=spread)
             found.append((model, self._measured(model)))
@@ -82,29 +88,47 @@ def _row(name: str, tool: str, speedup: Speedup, accuracies: Sequence[float]) ->
     return f"| {name} | {tool} | {span} | {' | '.join(f'{100 * a:.2f}' for a in accuracies)} |"
 
 
+def _compete(name: str, run: Run, report: Report, args: argparse.Namespace, bisections: int = BISECTIONS) -> None:
+    """Print our row, and one for every importance of the others."""
+    ours = [network.accuracy or 0.0 for network in (report.pruned, report.compact)]
+    tool, speedup = f"compressor (dense: {100 * (report.dense.accuracy or 0):.2f})", report.benchmarks[0].speedup
+    print(_row(name, tool, speedup, ours), flush=True)
+    contest = Contest(run, speedup.median, args.runs / name, args.seconds, bisections)
+    for importance in args.peers:
+        for spread in ("uniform", "global"):
+            found = contest.enter(importance, spread)
+            print(_row(name, f"torch-pruning {importance}, {spread}", *found), flush=True)
+
+
+def _short(args: argparse.Namespace) -> None:
+    """At the speed-up that half of the multiply-adds gives: nothing is profiled for it."""
+    path, overrides = short.recipe()
+    overrides = [*overrides, "finetune.epochs=1", "compress.target={macs: 0.5}", "compress.multiple_of=4"]
+    report = compressor.compress(path, args.runs / "quality", overrides, fresh=True)
+    with Stages(args.runs / "quality") as stages:
+        journal = Journal(args.runs / "quality" / "log.txt", quiet=True)
+        run = Run(load_recipe(path, overrides), path.parent, stages, journal)
+        _compete("quality", run, report, args, bisections=3)
+
+
 def main() -> None:
     """Print a row per network and tool."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for flag in ("--data", "--checkpoints", "--runs"):
-        parser.add_argument(flag, type=Path, required=True)
+        parser.add_argument(flag, type=Path, required=not short.asked)
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--peers", nargs="*", choices=peers.PEERS, default=["L2", "BN scale", "Taylor", "LAMP"])
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--seconds", type=float, default=2.0)
-    args = parser.parse_args()
+    args = short.parse(parser, runs=short.FOLDER, peers=["L2"], seconds=0.5)
     args.runs.mkdir(parents=True, exist_ok=True)
+    if args.short:
+        return _short(args)
     overrides = ["finetune.epochs=1", f"compress.calibration.images={args.images}"]
     print("| network | tool | measured (95 %) | top-1, before training | after an epoch |\n|" + " --- |" * 5)
     for name in args.only:
         report = compressor.compress(latency.recipe(args, name), args.runs / name, overrides)
-        ours = [network.accuracy or 0.0 for network in (report.pruned, report.compact)]
-        tool, speedup = f"compressor (dense: {100 * (report.dense.accuracy or 0):.2f})", report.benchmarks[0].speedup
-        print(_row(name, tool, speedup, ours), flush=True)
-        contest = Contest(latency.run_of(args, name, overrides), speedup.median, args.runs / name, args.seconds)
-        for importance in args.peers:
-            for spread in ("uniform", "global"):
-                found = contest.enter(importance, spread)
-                print(_row(name, f"torch-pruning {importance}, {spread}", *found), flush=True)
+        _compete(name, latency.run_of(args, name, overrides), report, args)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What choosing units is worth, and what it costs: accuracy before any training, against other tools; speed; memory.
 
     python -m tests.benchmarks.selection --data DIR --resnet20 FILE --resnet56 FILE [--parts accuracy speed cost plot]
+    python -m tests.benchmarks.selection --short
 
 DIR holds CIFAR-10 as train/<class>/*.jpg and val/<class>/*.jpg. The tables are appended to the file of `--out`.
 
@@ -42,7 +43,7 @@ from compressor.selection.imitation import Imitation
 from compressor.structure import ChannelGroup, Groups, Plan, find_groups, shrink
 from compressor.structure.mask import masked, zero_columns
 from compressor.subject import load_subject
-from tests.benchmarks import peers
+from tests.benchmarks import peers, short
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "cifar10-resnet"
 TARGETS = (0.75, 0.5)
@@ -54,14 +55,19 @@ Batches = Sequence[tuple[Tensor, ...]]
 class Problem:
     """A trained network, images to choose units with, and images to judge by."""
 
-    def __init__(self, name: str, checkpoint: str, data: str, images: int) -> None:
-        path = SAMPLES / f"recipe-{name}.yaml"
-        recipe = load_recipe(path, (f"model.checkpoint={checkpoint}", f"data.root={data}"))
-        subject = load_subject(recipe, SAMPLES)
+    def __init__(self, name: str, path: Path, overrides: Sequence[str], images: int) -> None:
+        recipe = load_recipe(path, overrides)
+        subject = load_subject(recipe, path.parent)
         self.name, self.model, self.groups, self.macs = name, subject.model, subject.groups, subject.cost.macs
         read = load_data(recipe.data, recipe.model.input, recipe.seed)
         self.images, self.labels = calibration_batches(read, images, 128, recipe.seed)
         self.validation = read.validation
+
+    @classmethod
+    def of(cls, name: str, checkpoint: str, data: str, images: int) -> Problem:
+        """The problem of a sample."""
+        overrides = (f"model.checkpoint={checkpoint}", f"data.root={data}")
+        return cls(name, SAMPLES / f"recipe-{name}.yaml", overrides, images)
 
     def accuracy(self, model: nn.Module) -> float:
         assert self.validation is not None
@@ -309,7 +315,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", required=True, help="folder of CIFAR-10 as files")
+    parser.add_argument("--data", required=not short.asked, help="folder of CIFAR-10 as files")
     parser.add_argument("--resnet20", help="checkpoint of a trained ResNet-20")
     parser.add_argument("--resnet56", help="checkpoint of a trained ResNet-56")
     parser.add_argument("--parts", nargs="+", default=["accuracy", "speed", "cost", "plot"])
@@ -322,19 +328,25 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cost-networks", nargs="+", default=large)
     parser.add_argument("--cost-images", type=int, default=256)
     parser.add_argument("--out", type=Path, default=Path("docs/selection.md"))
-    return parser.parse_args()
+    return short.parse(parser, methods=["magnitude", "imitation"], images=256)
 
 
 def main() -> None:
     """Measure, and append tables."""
     args = _arguments()
     torch.set_num_threads(1)
+    if args.short:
+        problem = Problem("short", *short.recipe(), args.images)
+        print(f"top-1 {problem.accuracy(problem.model):.1f} dense; seconds, then {TARGETS} of the MACs, with refit")
+        for row in our_rows(problem, args.methods):
+            print(_line(row), flush=True)
+        return
     versions = (
         f"torch {torch.__version__}, torch-pruning {version('torch-pruning')}, Python {platform.python_version()}"
     )
     note = f"{platform.machine()}, one thread; {versions}; `{' '.join(['selection.py', *_public(sys.argv[1:])])}`"
     problems = {
-        n: Problem(n, getattr(args, n), args.data, args.images) for n in ("resnet20", "resnet56") if getattr(args, n)
+        n: Problem.of(n, getattr(args, n), args.data, args.images) for n in ("resnet20", "resnet56") if getattr(args, n)
     }
     if "accuracy" in args.parts:
         columns = ["method", "seconds", *(f"{t:.0%} of MACs{s}" for t in TARGETS for s in ("", ", refit"))]

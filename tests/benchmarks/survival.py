@@ -1,6 +1,7 @@
 """Runs killed at random moments, again and again, must end as an undisturbed run does.
 
     python -m tests.benchmarks.survival RECIPE [--kills 30] [--set KEY=VALUE]… [--saves 0.2] [--seed 0] [--dir DIR]
+    python -m tests.benchmarks.survival --short
 
 A run is started, killed with SIGKILL after a random time of at most that of the fastest run, and started again in the
 same directory, until it ends by itself. Then `plan.json` and `compact.safetensors` must be equal byte for byte to
@@ -19,6 +20,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from tests.benchmarks import short
 
 RESULTS = ("plan.json", "compact.safetensors")
 COMMAND = """
@@ -72,13 +75,15 @@ def survive(args: argparse.Namespace, out: Path, kills: int, killed: collections
 def main() -> None:
     """Run, kill, compare; the exit code says whether all runs ended alike."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("recipe")
+    parser.add_argument("recipe", nargs="?" if short.asked else None)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--saves", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dir", type=Path)
-    args = parser.parse_args()
+    args = short.parse(parser, kills=1)
+    if args.short:
+        args.recipe, args.overrides = str(short.digits()), [*short.FEW, "finetune.epochs=1"]
     args.random = random.Random(args.seed)
     base = args.dir or Path(tempfile.mkdtemp(prefix="survival-"))
     base.mkdir(parents=True, exist_ok=True)
