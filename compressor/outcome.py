@@ -30,6 +30,8 @@ QUALITY, HISTORY, PARITY, BENCHMARKS = "quality.json", "history.json", "parity.j
 FAULTS, REFITS, GATES, RANKINGS = "faults.json", "refits.json", "gates.json", "rankings.json"
 SPEED, BATCH, ACTIVITY = "speed.json", "batch.json", "activity.json"
 RISE = "rise.json"
+LAVISH = 1.05
+"""A network that is faster than the target by more than this factor lost more than it had to."""
 PACKAGES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -79,7 +81,7 @@ def make_report(
         warnings=_warnings(recipe, benchmarks) + _not_refitted(done.pruned) + _inexact(Plan.load(done.compact / PLAN)),
     )
     if report.speed:
-        report.warnings.extend(_short(report.speed))
+        report.warnings.extend([*_short(report.speed), *_over(report.speed, benchmarks[0])])
     return report.model_copy(update={"accept": judge(recipe.accept, recipe.compress.target, report, baseline)})
 
 
@@ -174,6 +176,21 @@ def _short(speed: Speed) -> list[str]:
     shares = ", ".join(f"{name} {speed.layers[name] / total:.0%}" for name in slowest if total)
     left = f"; most of what is left is in {shares or 'no layer of the table'}" if speed.layers else ""
     return [f"a speed-up of {speed.target:.2f} is out of reach: {best.median:.2f} is the most that was measured{left}"]
+
+
+def _over(speed: Speed, measured: Benchmark) -> list[str]:
+    """By how much more than was asked for the network was made faster, and why; and what the table was worth."""
+    found = [speed.doubt] if speed.doubt else []
+    if not speed.measured or not speed.reached or measured.speedup.median <= speed.target * LAVISH:
+        return found
+    slower = [a.speedup.median for a in speed.attempts if a.speedup.low < speed.target]
+    chosen = speed.attempts[-1].speedup.median
+    cause = (
+        f"the next slower choice that was found reaches {max(slower):.2f}x" if slower else "nothing slower was tried"
+    )
+    if chosen <= speed.target * LAVISH:
+        cause = f"while choosing it was measured as {chosen:.2f}x"
+    return [f"{measured.speedup.median:.2f}x was delivered where {speed.target:.2f}x was asked for: {cause}", *found]
 
 
 def _versions() -> dict[str, str]:

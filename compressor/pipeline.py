@@ -22,6 +22,7 @@ from compressor.report import Inspection, Report, write_report
 from compressor.run import Run
 from compressor.speed import WHY_NOT, describe, learn_skeleton, read_cost, settings_of
 from compressor.stages import Stages
+from compressor.subject import multiple
 
 
 def compress(
@@ -72,7 +73,7 @@ def inspect_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -
         run = Run(loaded, base, stages, Journal(Path(directory, "log.txt")))
         cost = read_cost(run.planner.profiled, run.subject) if loaded.benchmark.table else None
         latency = cost if isinstance(cost, Latency) else None
-        return inspect_subject(run.subject, loaded.compress.multiple_of, latency)
+        return inspect_subject(run.subject, multiple(loaded.compress), latency)
 
 
 def profile_recipe(

@@ -29,7 +29,7 @@ from compressor.stages import produced, sha256
 from compressor.structure import Plan, shrink
 from compressor.structure.groups import Groups
 from compressor.structure.trial import faulty_groups
-from compressor.subject import MEASURED, make_cost_model, target_of
+from compressor.subject import MEASURED, make_cost_model, multiple, target_of
 from exporters.operators import device
 
 COUNTED, CORRECTIONS, FEW = 1e-3, 8, 1e-4
@@ -99,7 +99,7 @@ class Planner:
             return chase.budget(chase.speedup(kind, share))
         cost = make_cost_model(kind, self.job.subject)
         wanted = share if kind != "size" else _weights_share(share, dense / DENSE, cost.dense)
-        return Budget(cost, wanted, section.multiple_of)
+        return Budget(cost, wanted, multiple(section))
 
     def _widths(self, dense: Path, groups: Groups, rankings: Mapping[str, Ranking], directory: Path) -> dict[str, int]:
         """Choose widths that meet the target; where that is measured, write down how."""
@@ -113,7 +113,7 @@ class Planner:
         chase = self._chase(dense)
         target = chase.speedup(kind, value)
         attempts = chase.attempts(target, groups, rankings)
-        write_json(directory / SPEED, summary(chase.cost, groups, target, attempts, chase.is_here))
+        write_json(directory / SPEED, summary(chase, groups, target, attempts))
         return attempts[-1].widths
 
     def _counted(self, share: float, budget: Budget, groups: Groups, rankings: Mapping[str, Ranking]) -> dict[str, int]:
@@ -148,26 +148,29 @@ class Planner:
         """Choose the widths with the fewest MACs whose loss rises no more than the limit, and write down how much."""
         section, subject, images = self.job.recipe.compress, self.job.subject, self.job.calibration[0]
         cost = make_cost_model("macs", subject)
-        narrow = cost.total(narrowest(groups, cost, multiple_of=section.multiple_of)) / cost.dense
+        narrow = cost.total(narrowest(groups, cost, multiple_of=multiple(section))) / cost.dense
         mixing = section.refit_mixing if section.refit else None
         rise = Rise(subject.model, groups, rankings, images, mixing=mixing, seed=self.job.recipe.seed)
-        found = smallest_within(limit, groups, rankings, cost, rise, multiple_of=section.multiple_of, smallest=narrow)
+        found = smallest_within(limit, groups, rankings, cost, rise, multiple_of=multiple(section), smallest=narrow)
         self.job.journal.say(f"{found.share:.1%} of the MACs raise the loss by {found.rise:.4g}")
         write_json(directory / RISE, {"rise": found.rise})
         return found.widths
 
     def _chase(self, dense: Path) -> Chase:
-        cost, section = read_cost(self.profiled, self.job.subject), self.job.recipe.compress
-        settings = self.job.recipe.benchmark
-        return Chase(
-            self.job.subject,
-            cost,
+        job = self.job
+        chase = Chase(
+            job.subject,
+            read_cost(self.profiled, job.subject),
             dense / DENSE,
-            settings,
-            section.multiple_of,
-            self.job.export_plain,
-            self.job.journal,
+            job.recipe.benchmark,
+            job.recipe.compress.multiple_of,
+            job.export_plain,
+            job.journal,
         )
+        if chase.doubt is None:
+            return chase
+        job.journal.say(f"plan: {chase.doubt}")
+        return dataclasses.replace(chase, cost=make_cost_model("macs", job.subject), table_doubt=chase.doubt)
 
     def _faults(self, plan: Plan) -> dict[str, str]:
         """Groups for which masking and cutting do not give the same outputs, with the reason."""

@@ -153,7 +153,7 @@ class CompressSection(Section):
     inexact: bool = False
     refit: bool = True
     refit_mixing: float = Field(1.0, gt=0, le=1)
-    multiple_of: int = Field(1, ge=1)
+    multiple_of: int | None = Field(None, ge=1)
 
 
 class FinetuneSection(Section):

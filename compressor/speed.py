@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from compressor.budget.allocate import Budget, narrowest
+from compressor.budget.allocate import Budget, allowed_widths, narrowest
 from compressor.budget.cache import BOUNDLESS
 from compressor.budget.latency import Latency
 from compressor.budget.macs import Macs
 from compressor.budget.model import CostModel, Widths
 from compressor.budget.profile import TABLE, fits, measure_table, tables_folder
-from compressor.budget.pursuit import Attempt, pursue
+from compressor.budget.pursuit import Attempt, Candidates, pursue
 from compressor.budget.skeleton import AXES, Skeleton
-from compressor.errors import InputError
+from compressor.errors import InputError, MachineError
 from compressor.journal import Journal
 from compressor.recipe import BenchmarkSection
 from compressor.selection.base import Ranking
 from compressor.structure import Plan, shrink
 from compressor.structure.groups import Groups
-from compressor.subject import Subject
-from exporters.benchmark import benchmark
+from compressor.subject import USUAL_ALIGNMENT, Subject
+from exporters.benchmark import Benchmark, benchmark
 from exporters.latency_table import LatencyTable
 from exporters.operators import device
 from exporters.statistics import Speedup
@@ -35,8 +36,14 @@ from exporters.statistics import Speedup
 WHY_NOT = "no-table.txt"
 CURVES = 5
 """How many groups the report shows the staircase of."""
-CANDIDATE_SECONDS = 2.0
-"""How long a candidate is measured against the dense network."""
+CANDIDATE_SECONDS, CANDIDATE_PRECISION = 2.0, 0.01
+"""How long a candidate is measured against the dense network, and how narrow its interval should be."""
+MAX_REPEATS = 3
+"""How often a candidate is measured again before the machine is called too busy to measure anything."""
+MAX_NEIGHBOURS = 500
+"""How many of the cheapest neighbours of a choice are looked at."""
+MAX_ERROR = 0.05
+"""Held-out error from which on a table is not used to choose widths."""
 
 Export = Callable[[nn.Module, Path], None]
 
@@ -125,18 +132,34 @@ class Chase:
         cost: Milliseconds, or what stands in for them.
         dense: The dense network's file.
         section: How latency is measured.
-        multiple_of: As in `allocate`.
+        given_multiple: What widths are to be multiples of; None leaves that to the device.
         export: Writes a network as an ONNX file.
         journal: Told about every attempt.
+        table_doubt: Why a latency table was put aside, where one was.
     """
 
     subject: Subject
     cost: CostModel
     dense: Path
     section: BenchmarkSection
-    multiple_of: int
+    given_multiple: int | None
     export: Export
     journal: Journal
+    table_doubt: str | None = None
+
+    @property
+    def multiple_of(self) -> int:
+        """What widths are multiples of: the alignment of the device, unless it is given."""
+        measured = self.cost.staircase.align if isinstance(self.cost, Latency) else USUAL_ALIGNMENT
+        return self.given_multiple or measured
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the latency table should not choose widths: on the device that it is of, measuring them is better."""
+        if not isinstance(self.cost, Latency) or not self.is_here or self.cost.error <= MAX_ERROR:
+            return None
+        error = f"one in ten of its predictions is off by more than {self.cost.error:.1%}"
+        return f"the latency table is not used ({error}): MACs choose widths, which are then measured"
 
     def speedup(self, kind: str, value: float) -> float:
         """The speed-up that a target amounts to.
@@ -159,24 +182,8 @@ class Chase:
 
     def attempts(self, target: float, groups: Groups, rankings: Mapping[str, Ranking]) -> list[Attempt]:
         """Choose and measure widths; the best ones come last."""
-
-        def choose(share: float) -> dict[str, int]:
-            return Budget(self.cost, share, self.multiple_of).widths(groups, rankings)
-
-        def price(widths: Widths) -> float:
-            return sum(rankings[name].error[width] for name, width in widths.items())
-
-        def measure(widths: Widths) -> Speedup:
-            found = self._measured(groups, rankings, widths) if self.is_here else self._foretold(widths)
-            span = f"{found.low:.2f} to {found.high:.2f}"
-            self.journal.say(f"plan: {found.median:.2f}x ({span}) {'measured' if self.is_here else 'by the table'}")
-            return found
-
-        def possible(widths: Widths) -> bool:
-            return groups.may_vanish([name for name, width in widths.items() if not width])
-
         least = narrowest(groups, self.cost, multiple_of=self.multiple_of, rankings=rankings)
-        return pursue(target, self._floor(least), least, choose, price, measure, possible)
+        return pursue(target, self._floor(least), least, _Plans(self, groups, rankings))
 
     @cached_property
     def is_here(self) -> bool:
@@ -192,22 +199,86 @@ class Chase:
         result = self._benchmark([self.dense])
         return next(iter(result.models.values())).p50_ms
 
-    def _foretold(self, widths: Widths) -> Speedup:
-        median = self.cost.dense / self.cost.total(widths)
-        return Speedup(median, median, median)
+    def _benchmark(self, files: list[Path]) -> Benchmark:
+        seconds = min(CANDIDATE_SECONDS, self.section.seconds)
+        return benchmark(
+            files, **settings_of(self.section), memory=False, min_seconds=seconds, precision=CANDIDATE_PRECISION
+        )
 
-    def _measured(self, groups: Groups, rankings: Mapping[str, Ranking], widths: Widths) -> Speedup:
-        plan = Plan.of(groups, {name: rankings[name].order[:width] for name, width in widths.items()})
+    def measure(self, plan: Plan) -> Benchmark:
+        """Measure what a plan leaves against the dense network."""
         with TemporaryDirectory() as directory:
             candidate = Path(directory, "candidate.onnx")
             self.export(shrink(self.subject.model, plan), candidate)
-            found = self._benchmark([self.dense, candidate]).speedup
-        assert found is not None
+            return self._benchmark([self.dense, candidate])
+
+
+class _Plans(Candidates):
+    """Choices of widths of a network, with what is known of each."""
+
+    def __init__(self, chase: Chase, groups: Groups, rankings: Mapping[str, Ranking]) -> None:
+        self.chase, self.groups, self.rankings, self.cost = chase, groups, rankings, chase.cost
+        self.measured: dict[tuple[int, ...], Benchmark] = {}
+        self.allowed = {g.name: allowed_widths(g, rankings[g.name], chase.multiple_of) for g in groups}
+
+    def choose(self, share: float) -> dict[str, int]:
+        return Budget(self.cost, share, self.chase.multiple_of).widths(self.groups, self.rankings)
+
+    def price(self, widths: Widths) -> float:
+        return sum(self.rankings[name].error[width] for name, width in widths.items())
+
+    def predict(self, widths: Widths) -> float:
+        return self.cost.total(widths) / self.cost.dense
+
+    def is_possible(self, widths: Widths) -> bool:
+        return self.groups.may_vanish([name for name, width in widths.items() if not width])
+
+    def measure(self, widths: Widths) -> Speedup:
+        found, known = self._found(widths)
+        again = " once more" if known else ""
+        span = f"{found.low:.2f} to {found.high:.2f}"
+        how = "measured" if self.chase.is_here else "by the table"
+        predicted = f"predicted {1 / self.predict(widths):.2f}x, " if isinstance(self.cost, Latency) else ""
+        self.chase.journal.say(
+            f"plan: {found.median:.2f}x ({span}) {how}{again}; {predicted}price {self.price(widths):.4g}"
+        )
         return found
 
-    def _benchmark(self, files: list[Path]) -> Any:
-        settings = settings_of(self.section)
-        return benchmark(files, **settings, memory=False, min_seconds=min(CANDIDATE_SECONDS, self.section.seconds))
+    def _found(self, widths: Widths) -> tuple[Speedup, bool]:
+        if not self.chase.is_here:
+            ratio = 1 / self.predict(widths)
+            return Speedup(ratio, ratio, ratio), False
+        key = tuple(widths[group.name] for group in self.groups)
+        plan = Plan.of(self.groups, {name: self.rankings[name].order[:width] for name, width in widths.items()})
+        now, before = self.chase.measure(plan), self.measured.get(key)
+        both = before.pooled(now) if before else now
+        for _ in range(MAX_REPEATS):
+            if both.doubt is None:
+                break
+            both = both.pooled(self.chase.measure(plan))
+        if both.doubt is not None:
+            cure = "run again when less else runs on this machine; finished stages are kept"
+            raise MachineError(both.doubt, where="compress.target", cure=cure)
+        self.measured[key] = both
+        assert both.speedup is not None
+        return both.speedup, before is not None
+
+    def neighbours(self, widths: Widths, share: float) -> Iterator[dict[str, int]]:
+        """One group wider, or one wider and another one narrower."""
+        price, limit = self.price(widths), share * self.cost.dense
+        wider, narrower = ([*self._steps(widths, step)] for step in (1, -1))
+        choices = [dict(widths) | up for up in wider]
+        choices += [dict(widths) | up | down for up in wider for down in narrower if up.keys() != down.keys()]
+        priced = sorted(((self.price(choice), number) for number, choice in enumerate(choices)))
+        for cost, number in priced[:MAX_NEIGHBOURS]:
+            if cost < price and self.cost.total(choices[number]) <= limit and self.is_possible(choices[number]):
+                yield choices[number]
+
+    def _steps(self, widths: Widths, step: int) -> Iterator[dict[str, int]]:
+        for name, allowed in self.allowed.items():
+            place = int(np.searchsorted(allowed, widths[name])) + step
+            if 0 <= place < len(allowed):
+                yield {name: int(allowed[place])}
 
 
 def describe(cost: Latency) -> str:
@@ -220,13 +291,13 @@ def describe(cost: Latency) -> str:
     )
     return (
         f"{cost.dense:.3g} ms for the dense network; the device {steps}{slow}{held}; "
-        f"nine of ten networks are foretold within {cost.error:.1%}"
+        f"nine of ten networks are predicted within {cost.error:.1%}"
     )
 
 
-def summary(cost: CostModel, groups: Groups, target: float, attempts: list[Attempt], here: bool) -> dict[str, Any]:
+def summary(chase: Chase, groups: Groups, target: float, attempts: list[Attempt]) -> dict[str, Any]:
     """What the report tells about the way to the target."""
-    best, found = attempts[-1], dict[str, Any]()
+    best, found, cost = attempts[-1], dict[str, Any](), chase.cost
     if isinstance(cost, Latency):
         found = {
             "device": cost.table.device,
@@ -239,7 +310,8 @@ def summary(cost: CostModel, groups: Groups, target: float, attempts: list[Attem
             "curves": _curves(cost, groups),
         }
     tried = [{"share": a.share, "price": a.price, "speedup": dataclasses.asdict(a.speedup)} for a in attempts]
-    return {"target": target, "reached": best.holds(target), "measured": here, "attempts": tried, **found}
+    settings = {"target": target, "multiple_of": chase.multiple_of, "doubt": chase.table_doubt}
+    return settings | {"reached": best.holds(target), "measured": chase.is_here, "attempts": tried, **found}
 
 
 def _curves(cost: CostModel, groups: Groups) -> dict[str, list[float]]:

@@ -27,6 +27,8 @@ from compressor.structure import find_groups
 from compressor.structure.groups import Groups
 from compressor.training.schedules.base import Schedule
 
+USUAL_ALIGNMENT = 4
+"""Widths that are no multiples of this leave the fast path on most devices."""
 MEASURED = ("speedup", "latency_ms")
 """Kinds of targets that are measured in the end; the others can be computed."""
 
@@ -112,6 +114,11 @@ def target_of(section: CompressSection) -> tuple[str, float]:
     return next((kind, share) for kind, share in section.target if share is not None)
 
 
+def multiple(section: CompressSection) -> int:
+    """Return what kept widths are multiples of where no device was measured."""
+    return section.multiple_of or USUAL_ALIGNMENT
+
+
 def make_cost_model(kind: str, subject: Subject) -> CostModel:
     """Return the cost model that a kind of target is about."""
     build: Any = plugins.find("compressor.budget", ProductCost, kind, where="compress.target")
@@ -167,7 +174,7 @@ def check_target(subject: Subject, section: CompressSection) -> None:
     if kind in (*MEASURED, "loss"):
         return
     cost = make_cost_model(kind, subject)
-    smallest = cost.total(narrowest(subject.groups, cost, multiple_of=section.multiple_of)) / cost.dense
+    smallest = cost.total(narrowest(subject.groups, cost, multiple_of=multiple(section))) / cost.dense
     if share < smallest:
         cure = f"ask for at least {math.ceil(1000 * smallest) / 1000:.3f}, or let more layers be pruned"
         raise InputError(f"{share:g} cannot be reached", where=f"compress.target.{kind}", cure=cure)

@@ -104,6 +104,11 @@ class Benchmark:
             return None
         return statistics.speedup(next(iter(self.samples.values())), self.copy, self.seed)
 
+    @property
+    def doubt(self) -> str | None:
+        """Why the speed-ups say nothing, where A/A is too far from 1 or too wide."""
+        return statistics.doubt(self.aa.low, self.aa.high) if self.aa else None
+
     def _ratios(self, samples: dict[str, np.ndarray]) -> dict[str, Speedup]:
         if not samples:
             return {}
@@ -128,6 +133,7 @@ class Benchmark:
         found = [text for name in self.samples for text in self._doubts(name)]
         wide = [name for name, speedup in self.speedups.items() if speedup.half_width > HALF_WIDTH]
         found += [f"{name}: the interval of the speed-up is still wider than ±{HALF_WIDTH:.0%}" for name in wide]
+        found += [self.doubt] if self.doubt else []
         load, cores = self.environment["load_average"], self.environment["cores"]
         if load is not None and load > cores:
             found.append(f"other processes were running: load average {load:.1f} on {cores} cores")

@@ -8,6 +8,8 @@ from statistics import NormalDist
 import numpy as np
 
 RESAMPLES = 2000
+MAX_CONTROL = 0.05
+"""How far the interval of A/A may reach, as a share; beyond, no latency is told from another."""
 _CHUNK = 4_000_000
 
 
@@ -90,6 +92,12 @@ def speedup(reference: np.ndarray, other: np.ndarray, seed: int = 0) -> Speedup:
     tail = 100 * _tail(passes)
     low, high = np.percentile(ratios, (tail, 100 - tail))
     return Speedup(float(_quartile(reference) / _quartile(other)), float(low), float(high))
+
+
+def doubt(low: float, high: float) -> str | None:
+    """Why nothing can be said of latencies beside which A/A had such an interval; None where it can."""
+    reach = max(high - 1, 1 - low)
+    return f"latency could not be measured: A/A interval ±{reach:.0%}" if reach > MAX_CONTROL else None
 
 
 def spread(samples: np.ndarray) -> float:

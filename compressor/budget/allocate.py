@@ -134,7 +134,9 @@ class _Search:
     ) -> None:
         self.cost, self.budget, self.groups = cost, budget, groups
         self.widths = {group.name: group.size for group in groups}
-        self.allowed = {group.name: _allowed(group, rankings[group.name], multiple_of, minimum) for group in groups}
+        self.allowed = {
+            group.name: allowed_widths(group, rankings[group.name], multiple_of, minimum) for group in groups
+        }
         self.prices = {name: np.array(rankings[name].error)[widths] for name, widths in self.allowed.items()}
         self.total, self.dense = cost.total(self.widths), cost.dense
 
@@ -245,7 +247,7 @@ def _kicks(count: int) -> list[int]:
     return [*steps, *(-step for step in steps)]
 
 
-def _allowed(group: ChannelGroup, ranking: Ranking, multiple_of: int, minimum: int) -> NDArray[np.int64]:
+def allowed_widths(group: ChannelGroup, ranking: Ranking, multiple_of: int = 1, minimum: int = 1) -> NDArray[np.int64]:
     """The widths that a group may take, from narrow to full."""
     step = lcm(group.step, multiple_of)
     none = [0] if group.vanishes and isfinite(ranking.error[0]) else []

@@ -133,7 +133,9 @@ class Latency(CostModel):
         first = min((PLAIN, *BLOCKS), key=lambda staircase: self._error(staircase, BOUNDLESS))
         within = [cache for cache in CACHES if cache.held < self._weights.dense]
         cache = min([BOUNDLESS, *within], key=lambda cache: self._error(first, cache))
-        return min((first, *first.aligned()), key=lambda staircase: self._error(staircase, cache)), cache
+        return min(
+            (first, *first.aligned()), key=lambda staircase: self._error(staircase, cache, everywhere=True)
+        ), cache
 
     def _fitted(self, staircase: Staircase, cache: Cache) -> tuple[list[_Term], Array]:
         """The terms of all segments, and microseconds for the whole of every weight to be fetched."""
@@ -157,12 +159,14 @@ class Latency(CostModel):
         """Share of every dense weight that is fetched in measured networks, shape (networks, weights)."""
         return np.asarray(self._kept / self._weights.each({}) * cache.missing(self._kept.sum(axis=1))[:, None])
 
-    def _error(self, staircase: Staircase, cache: Cache) -> float:
+    def _error(self, staircase: Staircase, cache: Cache, *, everywhere: bool = False) -> float:
+        """Of networks that are left out of the fit: those with widths that plans have, or all of them."""
         predicted = np.zeros(len(self._totals))
         for number in range(len(self._segments.items)):
             features, _ = self._features(staircase, cache, number)
             predicted += left_out(features, self._values[:, number], self._importance)
-        return float(np.percentile(np.abs(predicted / self._totals - 1)[self._regular], 90))
+        among = slice(None) if everywhere else self._regular
+        return float(np.percentile(np.abs(predicted / self._totals - 1)[among], 90))
 
     def _reading(self, group: str) -> list[int]:
         return [n for n, term in enumerate(self._terms) if any(group == name for a in term.axes for name, _ in a.owned)]

@@ -18,8 +18,8 @@ from exporters.statistics import Speedup
 MAX_ATTEMPTS, MAX_SPENDINGS, MAX_CONFIRMATIONS = 10, 5, 3
 """How many choices are measured on the way to the target, to spend what is left, and once more before one is taken."""
 MARGIN, AIM, LAVISH = 1.004, 1.015, 1.03
-"""The lower end of an interval is to lie above the target by the first; a median is aimed at the second; one above it by
-the third is too much."""
+"""The lower end of an interval is to lie above the target by the first; a median is aimed at the second; one above it
+by the third is too much."""
 FINE = 1.004
 """Budgets that differ by less than this are the same."""
 INNER = 0.1
@@ -51,7 +51,7 @@ class Attempt:
         return self.speedup.median > target * LAVISH
 
 
-class Field(ABC):
+class Candidates(ABC):
     """What the search needs to know of a network and a device."""
 
     @abstractmethod
@@ -79,19 +79,19 @@ class Field(ABC):
         return ()
 
 
-def pursue(target: float, floor: float, narrowest: dict[str, int], field: Field) -> list[Attempt]:
+def pursue(target: float, floor: float, narrowest: dict[str, int], candidates: Candidates) -> list[Attempt]:
     """Find widths whose measured speed-up is the target or little more.
 
     Args:
         target: The speed-up that is wanted.
         floor: The least share of the dense cost that widths can have.
         narrowest: The least widths, which decide whether the target is out of reach.
-        field: Chooses, prices and measures widths.
+        candidates: Chooses, prices and measures widths.
 
     Returns:
         All attempts, the best one last: of those that hold the cheapest, else the fastest.
     """
-    hunt = _Hunt(target, field)
+    hunt = _Hunt(target, candidates)
     hunt.by_budget(floor, narrowest)
     if hunt.fast and hunt.slow and hunt.fast.is_lavish(target):
         hunt.by_group(hunt.slow, hunt.fast)
@@ -103,8 +103,8 @@ def pursue(target: float, floor: float, narrowest: dict[str, int], field: Field)
 class _Hunt:
     """The attempts so far; of those that hold the one with the largest budget, of the others that with the smallest."""
 
-    def __init__(self, target: float, field: Field) -> None:
-        self.target, self.field = target, field
+    def __init__(self, target: float, candidates: Candidates) -> None:
+        self.target, self.candidates = target, candidates
         self.attempts: list[Attempt] = []
         self.fast: Attempt | None = None
         self.slow: Attempt | None = None
@@ -118,7 +118,7 @@ class _Hunt:
         """Close the bracket; where no budget is small enough, try the least widths."""
         share = max(floor, 1 / (self.target * AIM))
         while len(self.attempts) < MAX_ATTEMPTS:
-            attempt = self._attempt(share, self.field.choose(share))
+            attempt = self._attempt(share, self.candidates.choose(share))
             if attempt.holds(self.target):
                 self.fast = max(self.fast or attempt, attempt, key=lambda a: a.share)
                 if not attempt.is_lavish(self.target):
@@ -151,10 +151,10 @@ class _Hunt:
     def by_group(self, slow: Attempt, fast: Attempt) -> None:
         """Search by halves where the target is met on the way from the widths of one attempt to those of another."""
         changed = [name for name, width in slow.widths.items() if width != fast.widths[name]]
-        changed.sort(key=lambda name: self.field.price({**slow.widths, name: fast.widths[name]}))
+        changed.sort(key=lambda name: self.candidates.price({**slow.widths, name: fast.widths[name]}))
         between = [slow.widths | {name: fast.widths[name] for name in changed[:n]} for n in range(len(changed))]
         low, high = 0, len(changed)
-        while steps := [n for n in range(low + 1, high) if self.field.is_possible(between[n])]:
+        while steps := [n for n in range(low + 1, high) if self.candidates.is_possible(between[n])]:
             middle = steps[len(steps) // 2]
             attempt = self._attempt(fast.share, between[middle])
             low, high = (low, middle) if attempt.holds(self.target) else (middle, high)
@@ -167,9 +167,9 @@ class _Hunt:
             best = self.best
             if best is None:
                 return
-            room = self.field.predict(best.widths) * best.speedup.low / (self.target * MARGIN)
+            room = self.candidates.predict(best.widths) * best.speedup.low / (self.target * MARGIN)
             known = [attempt.widths for attempt in self.attempts]
-            fresh = (widths for widths in self.field.neighbours(best.widths, room) if widths not in known)
+            fresh = (widths for widths in self.candidates.neighbours(best.widths, room) if widths not in known)
             widths = next(fresh, None)
             if widths is None:
                 return
@@ -181,13 +181,13 @@ class _Hunt:
             best = self.best
             if best is None:
                 return
-            again = self.field.measure(best.widths)
+            again = self.candidates.measure(best.widths)
             self.attempts = [replace(a, speedup=again) if a.widths == best.widths else a for a in self.attempts]
             if self.best is not None and self.best.widths == best.widths:
                 return
 
     def _attempt(self, share: float, widths: dict[str, int]) -> Attempt:
         known = next((a.speedup for a in self.attempts if a.widths == widths), None)
-        attempt = Attempt(share, widths, self.field.price(widths), known or self.field.measure(widths))
+        attempt = Attempt(share, widths, self.candidates.price(widths), known or self.candidates.measure(widths))
         self.attempts.append(attempt)
         return attempt

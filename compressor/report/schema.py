@@ -59,17 +59,22 @@ class Parity(Part):
 
 
 class Latency(Part):
-    """Latency of one call of one model, in milliseconds, over `samples` measurements; and its peak memory if known."""
+    """Latency of one call of one model, in milliseconds, over `samples` measurements; and its peak memory if known.
+
+    The first three are times by the clock of the benchmark, the last ones by the wall clock.
+    """
 
     p50_ms: Milliseconds
     p90_ms: Milliseconds
     p99_ms: Milliseconds
     samples: Count
     peak_bytes: Count | None = None
+    wall_p50_ms: Milliseconds | None = None
+    wall_p99_ms: Milliseconds | None = None
 
 
 class Speedup(Part):
-    """Ratio of median latencies, dense by compact, with its 95 % interval."""
+    """Ratio of latencies, dense by compact, with its 95 % interval."""
 
     median: float
     low: float
@@ -79,7 +84,8 @@ class Speedup(Part):
 class Benchmark(Part):
     """A paired measurement; the first of `models` is the dense network, the second the compact one.
 
-    A sample is the mean of `calls_per_sample` calls.
+    A sample is the mean of `calls_per_sample` calls. `clock` is `thread_cpu` or `wall`; `wall_speedup` is what a user
+    felt while the machine was as busy as it was; `aa` is the dense network against its own copy.
     """
 
     provider: str
@@ -89,6 +95,9 @@ class Benchmark(Part):
     speedup: Speedup
     calls_per_sample: Number = 1
     warnings: list[str] = []
+    clock: str = "wall"
+    aa: Speedup | None = None
+    wall_speedup: Speedup | None = None
 
     @property
     def compact(self) -> Latency:
@@ -164,12 +173,14 @@ class Speed(Part):
     Attributes:
         target: The speed-up that was wanted.
         reached: Whether the last attempt holds it for certain.
-        measured: Whether attempts were measured here, or foretold by the table of another device.
+        measured: Whether attempts were measured here, or predicted by the table of another device.
         attempts: All of them; the last one was taken.
         device: What the latency table belongs to; None where there is none.
         block: Channels that the device works on together.
         align: Widths that are no multiple of this are slower.
-        error: The table foretold nine of ten networks that were held out better than by this share.
+        error: The table predicted nine of ten networks that were held out better than by this share.
+        multiple_of: What widths were multiples of.
+        doubt: Why the latency table was not used to choose widths, where it was not.
         dense_ms: What the table says about the dense network.
         predicted_ms: And about the compact one.
         layers: Milliseconds of each layer of the compact network, by its node in the file.
@@ -184,6 +195,8 @@ class Speed(Part):
     block: Count | None = None
     align: Count | None = None
     error: float | None = None
+    multiple_of: Number | None = None
+    doubt: str | None = None
     dense_ms: float | None = None
     predicted_ms: float | None = None
     layers: dict[str, float] = {}
