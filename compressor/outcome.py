@@ -184,10 +184,8 @@ def _over(speed: Speed, measured: Benchmark) -> list[str]:
     if not speed.measured or not speed.reached or measured.speedup.median <= speed.target * LAVISH:
         return found
     slower = [a.speedup.median for a in speed.attempts if a.speedup.low < speed.target]
+    cause = f"the next slower choice that was found reaches {max(slower):.2f}x" if slower else "none is slower"
     chosen = speed.attempts[-1].speedup.median
-    cause = (
-        f"the next slower choice that was found reaches {max(slower):.2f}x" if slower else "nothing slower was tried"
-    )
     if chosen <= speed.target * LAVISH:
         cause = f"while choosing it was measured as {chosen:.2f}x"
     return [f"{measured.speedup.median:.2f}x was delivered where {speed.target:.2f}x was asked for: {cause}", *found]

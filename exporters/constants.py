@@ -133,7 +133,8 @@ def _reduced(node: ir.Node, known: list[Array | None]) -> Array | None:
     if axes is None or not len(axes):
         return None
     keep = "keepdims" not in node.attributes or bool(node.attributes["keepdims"].as_int())
-    return np.asarray(REDUCING[node.op_type](array, axis=tuple(axes.tolist()), keepdims=keep), dtype=array.dtype)
+    reduce: Any = REDUCING[node.op_type]
+    return np.asarray(reduce(array, axis=tuple(axes.tolist()), keepdims=keep), dtype=array.dtype)
 
 
 def _joined(node: ir.Node, known: list[Array | None]) -> Array | None:
@@ -144,9 +145,10 @@ def _joined(node: ir.Node, known: list[Array | None]) -> Array | None:
         return None
     if arrays[0].shape[axis] == 1 and all(np.array_equal(array, arrays[0]) for array in arrays):
         return arrays[0]
-    sizes = [shape[axis] if shape is not None else None for shape in shapes]
+    lengths = [shape[axis] if shape is not None else None for shape in shapes]
+    sizes = [length for length in lengths if isinstance(length, int)]
     around = np.broadcast_shapes(*(np.delete(array.shape, axis % array.ndim) for array in arrays))
-    if not all(isinstance(size, int) for size in sizes):
+    if len(sizes) < len(lengths):
         return None
     whole = (np.insert(around, axis % arrays[0].ndim, size) for size in sizes)
     return np.concatenate([np.broadcast_to(a, shape) for a, shape in zip(arrays, whole, strict=True)], axis)

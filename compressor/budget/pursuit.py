@@ -22,6 +22,8 @@ MARGIN, AIM, LAVISH = 1.004, 1.015, 1.03
 by the third is too much."""
 FINE = 1.004
 """Budgets that differ by less than this are the same."""
+FLATTEST, STEEPEST = 0.25, 2.0
+"""Bounds of what is taken for granted of the speed-up that a smaller budget brings, both as logarithms."""
 INNER = 0.1
 """How far a candidate keeps from the ends of the bracket, as a share of it."""
 
@@ -141,7 +143,8 @@ class _Hunt:
         slow, aim = self.slow, log(self.target * AIM)
         upper, above = (log(slow.share), log(slow.speedup.median)) if slow else (0.0, 0.0)
         if self.fast is None:
-            return max(floor, exp(min(upper + above - aim, upper - log(FINE))))
+            gain = min(STEEPEST, max(FLATTEST, -above / upper))
+            return max(floor, exp(upper - max((aim - above) / gain, log(FINE))))
         lower, below = log(self.fast.share), log(self.fast.speedup.median)
         if upper - lower < log(FINE):
             return None
