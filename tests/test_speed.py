@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from compressor.budget import choices
+from compressor import speed
+from compressor.budget import profile
 from compressor.errors import InputError
 from compressor.pipeline import compress, inspect_recipe, profile_recipe
 from compressor.recipe import load_recipe
@@ -50,10 +51,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Few networks and short turns: what is measured does not matter here, and is not kept."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(choices, "ALIKE", 8)
-    monkeypatch.setattr(choices, "MIXED", 12)
+    few_networks(monkeypatch)
+
+
+def few_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "FIRST", 32)
+    monkeypatch.setattr(profile, "FAIR", 1.0)
     monkeypatch.setattr(operators, "TURN_SECONDS", 0.002)
-    monkeypatch.setattr(operators, "MOST_ROUNDS", 2)
+    monkeypatch.setattr(speed, "MAX_ERROR", 10.0)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +66,7 @@ def table(project: Path) -> Path:
     """A table that was measured on a device that is not here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(project / "cache"))
-        patch.setattr(choices, "MIXED", 12)
-        patch.setattr(operators, "TURN_SECONDS", 0.002)
+        few_networks(patch)
         profile_recipe(project / "recipe.yaml", out=project / "table.json")
     content = json.loads((project / "table.json").read_text())
     content["device"]["cpu"] = "a board"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 import exporters
+from exporters import turns
 from exporters.benchmark import Benchmark
 
 QUICK: dict[str, Any] = {"min_seconds": 0.1, "min_samples": 20, "warmup_seconds": 0.02, "warmup_samples": 3}
@@ -51,26 +51,24 @@ def test_file_against_itself_gets_a_name_of_its_own(files: list[Path]) -> None:
 
 
 def test_files_take_turns(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("exporters.benchmark")
     order: list[str] = []
-    turn = module._File.turn
-    monkeypatch.setattr(module._File, "turn", lambda self, *a: order.append(self.path.stem) or turn(self, *a))
-    exporters.benchmark(files, **QUICK)
+    turn = turns.Runner.turn
+    monkeypatch.setattr(turns.Runner, "turn", lambda self, *a: order.append(self.path.stem) or turn(self, *a))
+    exporters.benchmark(files, **QUICK, control=False)
     rounds = [tuple(order[i : i + 2]) for i in range(0, len(order), 2)]
     assert set(rounds) == {("large", "small"), ("small", "large")}
 
 
 def test_every_pass_has_sessions_of_its_own(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("exporters.benchmark")
     opened: list[Path] = []
-    create = module.create_session
-    monkeypatch.setattr(module, "create_session", lambda path, **kw: opened.append(path) or create(path, **kw))
-    result = exporters.benchmark(files, **QUICK)
+    create = turns.create_session
+    monkeypatch.setattr(turns, "create_session", lambda path, **kw: opened.append(path) or create(path, **kw))
+    result = exporters.benchmark(files, **QUICK, control=False)
     assert opened.count(files[0]) == len(result.samples["large"]) + 1
 
 
 def test_cap_ends_a_measurement_with_a_warning(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("exporters.benchmark"), "CAP_SECONDS", 0.0)
+    monkeypatch.setattr(turns, "CAP_SECONDS", 0.0)
     result = exporters.benchmark(files[:1], **{**QUICK, "min_seconds": 0.0, "min_samples": 10_000})
     assert any("were asked for" in text for text in result.warnings)
 
@@ -84,10 +82,12 @@ def test_progress_ends_at_one(files: list[Path]) -> None:
 def test_report_entry_has_the_keys_of_the_schema(synthetic: Benchmark) -> None:
     entry = json.loads(json.dumps(synthetic.to_dict()))
     assert set(entry) == {
-        *("provider", "threads", "batch", "calls_per_sample", "models", "speedup", "warnings", "environment")
+        *("provider", "threads", "batch", "calls_per_sample", "models", "speedup", "warnings", "environment"),
+        *("clock", "aa", "wall_speedup"),
     }
     assert set(entry["models"]["a"]) == {
         *("p50_ms", "p90_ms", "p99_ms", "samples", "session_ms", "throughput", "peak_bytes"),
+        *("wall_p50_ms", "wall_p99_ms"),
     }
     assert set(entry["speedup"]) == {"median", "low", "high"}
 
@@ -100,6 +100,34 @@ def test_more_than_two_files_get_a_speedup_each(synthetic: Benchmark) -> None:
 
 def test_one_file_has_no_speedup(synthetic: Benchmark) -> None:
     assert replace(synthetic, samples={"a": synthetic.samples["a"]}).to_dict()["speedup"] is None
+
+
+def test_the_first_file_is_measured_against_its_own_copy(files: list[Path]) -> None:
+    result = exporters.benchmark(files, **QUICK)
+    assert result.copy is not None and result.copy.shape == result.samples["large"].shape
+    assert result.aa is not None and 0.5 < result.aa.median < 2.0
+    assert exporters.benchmark(files, **QUICK, control=False).aa is None
+
+
+def test_a_control_that_misses_one_widens_every_interval(synthetic: Benchmark) -> None:
+    off = replace(synthetic, copy=synthetic.samples["a"] / 1.04)
+    assert off.aa is not None and off.aa.low > 1.02
+    plain, wide = synthetic.speedups["b"], off.speedups["b"]
+    assert wide.median == plain.median and wide.low < plain.low / 1.02 and wide.high > plain.high * 1.02
+
+
+def test_nothing_is_claimed_beside_a_control_that_is_too_far_off(synthetic: Benchmark) -> None:
+    assert replace(synthetic, copy=synthetic.samples["a"]).doubt is None
+    off = replace(synthetic, copy=synthetic.samples["a"] / 1.08)
+    assert off.doubt is not None and "could not be measured: A/A interval ±8%" in off.doubt
+    assert off.doubt in off.warnings
+
+
+def test_two_measurements_of_the_same_files_count_as_one(synthetic: Benchmark) -> None:
+    shorter = {name: samples[:5, :7] for name, samples in synthetic.samples.items()}
+    both = synthetic.pooled(replace(synthetic, samples=shorter))
+    assert {samples.shape for samples in both.samples.values()} == {(25, 7)}
+    assert both.speedup is not None and both.speedup.median == pytest.approx(2.0, rel=0.01)
 
 
 def test_calm_measurement_has_no_warnings(synthetic: Benchmark) -> None:
@@ -143,6 +171,7 @@ def test_nothing_to_measure_is_an_error() -> None:
 def test_benchmark_is_the_function_whatever_is_imported_first() -> None:
     code = """
 import exporters.benchmark, exporters.onnx
+from exporters import turns
 from exporters.benchmark import Benchmark
 import exporters
 assert callable(exporters.benchmark) and exporters.Benchmark is Benchmark

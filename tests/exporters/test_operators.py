@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 import exporters
-from exporters import operators
+from exporters import clock, operators
 from exporters.errors import ExportError
 from exporters.hollow import hollow
 from exporters.latency_table import LatencyTable
@@ -39,12 +40,15 @@ def test_hollow_runs_the_same_operators(network: Path) -> None:
 
 def test_the_script_writes_a_table_without_this_package(network: Path, tmp_path: Path) -> None:
     shutil.copyfile(operators.__file__, tmp_path / "measure.py")
+    (tmp_path / "exporters").mkdir()
+    (tmp_path / "exporters" / "__init__.py").write_text("")
+    shutil.copyfile(clock.__file__, tmp_path / "exporters" / "clock.py")
     (tmp_path / "a.onnx").write_bytes(hollow(onnx.load(network)))
     kit = {"settings": {"provider": "cpu", "threads": 1, "batch": 1}, "files": ["a.onnx"], "widths": [{}]}
     (tmp_path / "kit.json").write_text(json.dumps(kit))
-    done = subprocess.run(
-        [sys.executable, "-I", "measure.py"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    alone = {"PATH": os.environ["PATH"]}
+    command = [sys.executable, "-s", "measure.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     table = LatencyTable.load(tmp_path / "table.json")
     assert table.settings["threads"] == 1 and len(table.measured) == 1
