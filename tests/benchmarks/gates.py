@@ -250,7 +250,7 @@ def main() -> None:
     if "accuracy" in args.parts:
         Console().print(accuracy_table(list(measure_accuracy(args))))
     if "steps" in args.parts:
-        Console().print(step_table(args.rounds, images=256 if args.short else 1024))
+        Console().print(step_table(args.rounds, *((512, 64) if args.short else ())))
 
 
 if __name__ == "__main__":
