@@ -205,10 +205,10 @@ class BaselineSection(Section):
 
 
 class AcceptSection(Section):
-    """What must hold for the run to be accepted."""
+    """What must hold for the run to be accepted; None asks for nothing."""
 
-    accuracy_drop: float | None = Field(None, ge=0, le=1)
-    speedup: float | None = Field(None, gt=0)
+    accuracy_drop: float | None = Field(0.02, ge=0, le=1)
+    speedup: float | None = Field(1.0, gt=0)
     parity: float | None = Field(1e-4, gt=0)
     params: int | None = Field(None, ge=1)
     size_mb: float | None = Field(None, gt=0)

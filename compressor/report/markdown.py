@@ -19,7 +19,7 @@ class MarkdownWriter(Writer):
         cut = sum(group.kept != group.size for group in report.pruned_groups)
         parts = [
             "# Compression report",
-            f"**{verdict(report)}**",
+            f"**{_escape(verdict(report))}**",
             _table(("Rule", "Required", "Measured", "Holds", "Meaning"), rules),
             _table(("", "Dense", "Compact", "Change"), comparison(report)),
             f"{cut} of {len(report.pruned_groups)} channel groups cut; {len(report.untouched_groups)} left alone.",
