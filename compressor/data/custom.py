@@ -63,7 +63,8 @@ class Custom(Source):
             samples = samples.dataset
         elif calibration is None or not hasattr(samples, "__getitem__"):
             samples = Samples(samples)
-        return Data(train, samples, validation, parts.get("classes"))
+        aligned = train is not None and samples is getattr(train, "dataset", None)
+        return Data(train, samples, validation, parts.get("classes"), aligned)
 
 
 def _check_loader(key: str, loader: Any, model_input: tuple[int, ...]) -> None:
