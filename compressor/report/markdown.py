@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from compressor.report.base import Samples, Writer
 from compressor.report.schema import Report
-from compressor.report.tables import comparison, rule_rows, verdict
+from compressor.report.tables import comparison, rule_rows, training_line, verdict
 
 
 class MarkdownWriter(Writer):
@@ -24,6 +24,8 @@ class MarkdownWriter(Writer):
             _table(("", "Dense", "Compact", "Change"), comparison(report)),
             f"{cut} of {len(report.pruned_groups)} channel groups cut; {len(report.untouched_groups)} left alone.",
         ]
+        if report.finetune:
+            parts.append(_escape(training_line(report.finetune)))
         if report.warnings:
             parts += ["## Warnings", "\n".join(f"- {_escape(warning)}" for warning in report.warnings)]
         return "\n\n".join(parts) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from compressor.report.schema import Report, Rule
+from compressor.report.schema import BEFORE, Finetune, Report, Rule
 from compressor.rules import TARGET_TOLERANCE
 
 
@@ -186,3 +186,13 @@ def _missed(rule: Rule, report: Report) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else count(value)
+
+
+def training_line(found: Finetune) -> str:
+    """Say in one sentence what fine-tuning delivers, and why."""
+    before, after = found.held_out.before, found.after
+    delivers = f"delivers {found.delivered} of {len(found.held_out.epochs)}"
+    helped = "did not help, and is not used" if found.delivered == BEFORE else delivers
+    images = f"{found.images} {'training images' if found.problem else 'held-out training images'}"
+    top1 = f"top-1 {percent(before.accuracy)} before it, {percent(after.accuracy)} after"
+    return f"Fine-tuning {helped}: on {images} {top1} (loss {before.loss:.3f}, {after.loss:.3f})."

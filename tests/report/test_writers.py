@@ -17,7 +17,7 @@ from compressor.report.html import HtmlWriter
 from compressor.report.junit import JunitWriter
 from compressor.report.markdown import MarkdownWriter
 from compressor.report.schema import Group, Reach, Rule
-from compressor.report.tables import verdict
+from compressor.report.tables import training_line, verdict
 from tests.report.examples import benchmark, report, samples
 
 HOSTILE = "<script>alert(1)</script> & | $x_1$ \\ [bold]x[/bold]"
@@ -128,6 +128,21 @@ def test_a_target_that_was_missed_is_told_in_the_direction_of_its_kind() -> None
     recipe = {"compress": {"target": {"speedup": 2.0}}}
     assert "target failed (1.82, at least 2)" in verdict(report(accept=[rule], recipe=recipe))
     assert "target failed (1.82, at most 2)" in verdict(report(accept=[rule]))
+
+
+def test_every_file_says_which_weights_fine_tuning_delivers() -> None:
+    line = "Fine-tuning delivers epoch 5 of 5: on 1000 held-out training images top-1 79 % before it, 85.5 % after"
+    console = Console(file=io.StringIO(), width=200)
+    print_report(report(), console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(
+        line in text for text in (HtmlWriter().render(report(), ()), MarkdownWriter().render(report(), ()), shown)
+    )
+    found = report().finetune
+    assert found is not None
+    kept = found.model_copy(update={"delivered": "before", "problem": "its sampler chooses among all images"})
+    assert training_line(kept).startswith("Fine-tuning did not help, and is not used: on 1000 training images top-1")
+    assert "Fine-tuning" not in MarkdownWriter().render(report(finetune=None), ())
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:
