@@ -82,7 +82,8 @@ class Job:
             "speedup": self.table is None or self.table.device == device(),
         }
         off = {name: None for name, can in judged.items() if not can and name not in accept.model_fields_set}
-        finetune = full if gates else with_rate(recipe.finetune, self.data.train or ())
+        known = with_rate(recipe.finetune, self.data.train) if self.data.train is not None else recipe.finetune
+        finetune = full if gates else known
         return recipe.model_copy(update={"finetune": finetune, "accept": accept.model_copy(update=off)})
 
     @cached_property

@@ -61,6 +61,7 @@ from compressor.subject import (
 )
 from compressor.training.best import Best
 from compressor.training.history import Progress
+from compressor.training.length import count_batches
 from compressor.training.loop import finetune
 from compressor.training.revive import revive
 from exporters.benchmark import benchmark
@@ -118,6 +119,8 @@ class Run(Job):
         if self.table:
             self.journal.say(f"latencies are those of {self.recipe.benchmark.table}")
         check_data(self.recipe, self.method, self.data)
+        if self.recipe.finetune.epochs and self.data.train is not None:
+            count_batches(self.data.train)
         shape, expected = list(self.real_inputs[0].shape[1:]), list(self.recipe.model.input)
         if shape != expected:
             cure = "let the data give inputs of that shape, or correct model.input"
@@ -224,18 +227,18 @@ class Run(Job):
             return pruned
 
         def work(directory: Path) -> None:
-            model, held_out = load_compact(pruned, self.subject.model), self.data.held_out
-            assert held_out is not None and settings.lr is not None
+            model, train, held_out = load_compact(pruned, self.subject.model), self.data.train, self.data.held_out
+            assert train is not None and held_out is not None
             begun = copy.deepcopy(model.state_dict()) if settings.revive else None
             best = Best(model, held_out, begun=begun, seed=self.recipe.seed)
             if settings.revive:
                 self._revive(model, directory)
-            self.journal.say(f"finetune: learning rate {settings.lr:g}")
+            self.journal.say(f"finetune: learning rate {settings.rate:g}")
             with self.journal.bar("finetune") as advance:
                 history = finetune(
                     model,
                     self.subject.model,
-                    self.data.train or (),
+                    train,
                     settings,
                     seed=self.recipe.seed,
                     best=best,

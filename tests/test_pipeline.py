@@ -368,6 +368,28 @@ def test_by_default_a_file_must_not_be_slower_nor_without_labels_be_judged_by_th
     assert [(rule.name, rule.required) for rule in labelled.accept[1:3]] == [("accuracy_drop", 0.02), ("speedup", 1.0)]
 
 
+ENDLESS = """
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield torch.zeros(1, 8, 8), 0
+
+def data():
+    return DataLoader(Endless(), 4), DataLoader(Endless(), 4)
+"""
+
+
+def test_training_images_without_a_length_are_refused_before_any_work(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    overrides = [f"data.source={tmp_path / 'endless.py'}:data", "data.augment=true"]
+    with pytest.raises(InputError, match="has no length"):
+        compress(project / "recipe.yaml", tmp_path / "run", overrides=overrides)
+    assert not list((tmp_path / "run" / "stages").iterdir())
+
+
 def test_finetuning_without_labels_is_refused_before_any_work(
     project: Path, unlabelled: list[str], tmp_path: Path
 ) -> None:

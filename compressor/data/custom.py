@@ -70,7 +70,10 @@ class Custom(Source):
 def _check_loader(key: str, loader: Any, model_input: tuple[int, ...]) -> None:
     if not isinstance(loader, Iterable):
         raise _wrong(f"'{key}' is a {type(loader).__name__}, not a loader")
-    if not isinstance(loader, Sized) or not len(loader):
+    try:
+        if not isinstance(loader, Sized) or not len(loader):
+            return
+    except TypeError:  # of a loader over a dataset that has no length
         return
     batch = next(iter(loader))
     if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not all(isinstance(t, Tensor) for t in batch):

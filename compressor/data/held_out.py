@@ -15,6 +15,8 @@ from compressor.data.base import Data, HeldOut
 SHARE, FEWEST, MOST = 0.05, 64, 1000
 LARGEST = 1 / 8
 """Share of the images that is never exceeded: of few images, most have to be left to train on."""
+FIRST = 256
+"""Images that judge where none can be taken out."""
 
 
 def hold_out(data: Data, calibration: int, seed: int) -> Data:
@@ -31,12 +33,12 @@ def hold_out(data: Data, calibration: int, seed: int) -> Data:
     """
     if data.train is None:
         return data
-    images, problem = _count(data.train), _problem(data.train)
+    problem = _problem(data.train)
     if problem or not isinstance(data.train, DataLoader):
-        return replace(data, held_out=HeldOut(First(data.train, images), problem))
-    loader, dataset = data.train, data.train.dataset
+        return replace(data, held_out=HeldOut(First(data.train, FIRST), problem))
+    loader, dataset, images = data.train, data.train.dataset, _count(data.train)
     with seeded(seed):
-        order = torch.randperm(len(loader.dataset)).tolist()  # type: ignore[arg-type]
+        order = torch.randperm(len(dataset)).tolist()  # type: ignore[arg-type]
     kept, held = sorted(order[:-images]), sorted(order[-images:])
     judged = Part(data.calibration if data.aligned else dataset, held)
     changed = replace(data, train=_like(loader, Part(dataset, kept)), held_out=HeldOut(_in_order(loader, judged)))
@@ -76,10 +78,9 @@ class First:
                 return
 
 
-def _count(loader: Iterable[Any]) -> int:
-    """How many images are to judge."""
-    dataset, size = getattr(loader, "dataset", None), getattr(loader, "batch_size", None) or 1
-    images = len(dataset) if isinstance(dataset, Sized) else FEWEST
+def _count(loader: DataLoader[Any]) -> int:
+    """How many images are taken out."""
+    images, size = len(loader.dataset), loader.batch_size or 1  # type: ignore[arg-type]
     count = int(min(max(SHARE * images, FEWEST), MOST, LARGEST * images))
     return count + (size > 1 and (images - count) % size == 1)  # batch norm cannot learn from a batch of one image
 

@@ -108,4 +108,4 @@ def test_where_none_can_be_taken_out_the_first_batches_judge_and_the_reason_is_t
     assert found.train is CANNOT[problem] and found.held_out is not None
     assert problem in (found.held_out.problem or "")
     first = numbers(found.held_out.batches)
-    assert first and first == numbers(found.held_out.batches)
+    assert len(first) >= 8 and first == numbers(found.held_out.batches)
