@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from compressor import __version__, fingerprint
-from compressor.data import Data, calibration_batches, load_data, other_batches
+from compressor.data import Data, calibration_batches, hold_out, load_data, other_batches
 from compressor.errors import InputError
+from compressor.gates.settings import is_gate
 from compressor.journal import Journal
 from compressor.recipe import Recipe
 from compressor.selection.base import Method
@@ -22,9 +23,11 @@ from compressor.subject import (
     first_method,
     load_subject,
 )
+from compressor.training.rate import with_rate
 from exporters.errors import ExportError
 from exporters.latency_table import LatencyTable
 from exporters.onnx import export_onnx
+from exporters.operators import device
 
 PARITY_BATCHES = (1, 3, 8)
 FEWEST_JUDGES = 64
@@ -60,7 +63,28 @@ class Job:
 
     @cached_property
     def data(self) -> Data:
-        return load_data(self.recipe.data, self.recipe.model.input, self.recipe.seed)
+        """The images of the run; some training images are held out, to judge training by them."""
+        found = load_data(self.recipe.data, self.recipe.model.input, self.recipe.seed)
+        trains = self.recipe.finetune.epochs > 0 or is_gate(self.recipe.compress)
+        return hold_out(found, self.recipe.compress.calibration.images, self.recipe.seed) if trains else found
+
+    @cached_property
+    def resolved(self) -> Recipe:
+        """The recipe with what its defaults became: for this data, and for the device that it is about.
+
+        Gates take the full learning rate. A rule that nobody gave is not asked where nothing can judge it.
+        """
+        recipe, accept = self.recipe, self.recipe.accept
+        gates = is_gate(recipe.compress) and recipe.finetune.lr is None
+        full = recipe.finetune.model_copy(update={"lr": recipe.finetune.rate})
+        judged = {
+            "accuracy_drop": self.data.validation is not None,
+            "speedup": self.table is None or self.table.device == device(),
+        }
+        off = {name: None for name, can in judged.items() if not can and name not in accept.model_fields_set}
+        known = with_rate(recipe.finetune, self.data.train) if self.data.train is not None else recipe.finetune
+        finetune = full if gates else known
+        return recipe.model_copy(update={"finetune": finetune, "accept": accept.model_copy(update=off)})
 
     @cached_property
     def calibration(self) -> tuple[list[tuple[Tensor, ...]], list[Tensor] | None]:

@@ -17,7 +17,7 @@ from compressor.inspection import layers, untouched
 from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import FEWEST
 from compressor.report import Report, Samples, write_report
-from compressor.report.schema import Benchmark, Group, Network, Speed
+from compressor.report.schema import BEFORE, Benchmark, Finetune, Group, Network, Speed
 from compressor.selection.base import Ranking
 from compressor.stages import write_atomically
 from compressor.structure import Plan
@@ -29,7 +29,7 @@ WEIGHTS, PLAN = "compact.safetensors", "plan.json"
 QUALITY, HISTORY, PARITY, BENCHMARKS = "quality.json", "history.json", "parity.json", "benchmarks.json"
 FAULTS, REFITS, GATES, RANKINGS = "faults.json", "refits.json", "gates.json", "rankings.json"
 SPEED, BATCH, ACTIVITY = "speed.json", "batch.json", "activity.json"
-RISE = "rise.json"
+RISE, JUDGED = "rise.json", "judged.json"
 LAVISH = 1.05
 """A network that is faster than the target by more than this factor lost more than it had to."""
 PACKAGES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -59,7 +59,7 @@ def make_report(
     )
     measured = read_json(done.measured / BENCHMARKS)
     benchmarks = [Benchmark.model_validate(entry) for entry in measured]
-    history, gates = done.compact / HISTORY, done.selected / GATES
+    history, gates, judged = done.compact / HISTORY, done.selected / GATES, done.compact / JUDGED
     speed, rise, activity = done.planned / SPEED, done.planned / RISE, done.compact / ACTIVITY
     report = Report(
         environment=measured[0]["environment"],
@@ -73,6 +73,7 @@ def make_report(
         benchmarks=benchmarks,
         seconds=dict(seconds),
         history=read_json(history) if history.exists() else [],
+        finetune=read_json(judged) if judged.exists() else None,
         gates=read_json(gates) if gates.exists() else [],
         activity=read_json(activity) if activity.exists() else [],
         speed=read_json(speed) if speed.exists() else None,
@@ -82,6 +83,8 @@ def make_report(
     )
     if report.speed:
         report.warnings.extend([*_short(report.speed), *_over(report.speed, benchmarks[0])])
+    if report.finetune:
+        report.warnings.extend(_training(report.finetune, recipe.finetune.rate))
     return report.model_copy(update={"accept": judge(recipe.accept, recipe.compress.target, report, baseline)})
 
 
@@ -189,6 +192,14 @@ def _over(speed: Speed, measured: Benchmark) -> list[str]:
     if chosen <= speed.target * LAVISH:
         cause = f"while choosing it was measured as {chosen:.2f}x"
     return [f"{measured.speedup.median:.2f}x was delivered where {speed.target:.2f}x was asked for: {cause}", *found]
+
+
+def _training(found: Finetune, rate: float) -> list[str]:
+    """What is to be known of a training: that it did not help, or was judged by images that it learns from."""
+    problem = f"fine-tuning is judged by images that it learns from: {found.problem}"
+    cure = f"lower finetune.lr (now {rate:g}), or give it more images or epochs"
+    helped = f"fine-tuning did not help, the weights are those before it: {cure}"
+    return [problem] * bool(found.problem) + [helped] * (found.delivered == BEFORE)
 
 
 def _versions() -> dict[str, str]:

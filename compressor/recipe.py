@@ -24,6 +24,8 @@ from compressor.errors import InputError
 from compressor.recipe_faults import describe, explain
 
 _MAX_BYTES = 100_000
+FULL_RATE = 0.02
+"""The learning rate of a long training, where the recipe gives none."""
 
 
 def _is_dotted(name: str) -> bool:
@@ -157,10 +159,10 @@ class CompressSection(Section):
 
 
 class FinetuneSection(Section):
-    """Training after the cut."""
+    """Training after the cut; without `lr`, its rate follows from the number of steps."""
 
     epochs: int = Field(10, ge=0, le=1_000_000)
-    lr: float = Field(0.02, gt=0)
+    lr: float | None = Field(None, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1)
@@ -178,6 +180,11 @@ class FinetuneSection(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     compile: bool = False
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate."""
+        return FULL_RATE if self.lr is None else self.lr
 
 
 class ExportSection(Section):
@@ -205,10 +212,10 @@ class BaselineSection(Section):
 
 
 class AcceptSection(Section):
-    """What must hold for the run to be accepted."""
+    """What must hold for the run to be accepted; None asks for nothing."""
 
-    accuracy_drop: float | None = Field(None, ge=0, le=1)
-    speedup: float | None = Field(None, gt=0)
+    accuracy_drop: float | None = Field(0.02, ge=0, le=1)
+    speedup: float | None = Field(1.0, gt=0)
     parity: float | None = Field(1e-4, gt=0)
     params: int | None = Field(None, ge=1)
     size_mb: float | None = Field(None, gt=0)

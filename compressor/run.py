@@ -32,6 +32,7 @@ from compressor.outcome import (
     DENSE,
     GATES,
     HISTORY,
+    JUDGED,
     PARITY,
     PLAN,
     QUALITY,
@@ -52,6 +53,8 @@ from compressor.planning import Planner
 from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import Refit, refit, summary
 from compressor.report import Report
+from compressor.report.schema import Finetune
+from compressor.report.tables import training_line
 from compressor.selection.base import Calibration
 from compressor.speed import CANDIDATE_SECONDS, settings_of
 from compressor.stages import UNFINISHED, Rehearsal, Stages
@@ -61,7 +64,9 @@ from compressor.subject import (
     check_recipe,
     check_target,
 )
+from compressor.training.best import Best
 from compressor.training.history import Progress
+from compressor.training.length import count_batches
 from compressor.training.loop import finetune
 from compressor.training.revive import revive
 from exporters.benchmark import benchmark
@@ -117,8 +122,8 @@ class Run(Job):
 
     def report(self, done: Finished) -> Report:
         """Judge what the stages found, and write the results."""
-        report = make_report(self.recipe, self.subject, done, self.stages.seconds, self.baseline)
-        publish(report, self.recipe, done, self.stages.run_dir)
+        report = make_report(self.resolved, self.subject, done, self.stages.seconds, self.baseline)
+        publish(report, self.resolved, done, self.stages.run_dir)
         file = self.stages.run_dir / "report.html"
         self.journal.say(f"wrote {file}", event="report", path=str(file), accepted=report.accepted)
         return report
@@ -133,6 +138,8 @@ class Run(Job):
         if self.table:
             self.journal.say(f"latencies are those of {self.recipe.benchmark.table}")
         check_data(self.recipe, self.method, self.data)
+        if self.recipe.finetune.epochs and self.data.train is not None:
+            count_batches(self.data.train)
         shape, expected = list(self.real_inputs[0].shape[1:]), list(self.recipe.model.input)
         if shape != expected:
             cure = "let the data give inputs of that shape, or correct model.input"
@@ -182,7 +189,7 @@ class Run(Job):
         """Rank the units of every group by gates that learn while the network trains."""
         section, (make, options) = self.recipe.compress, read_gate(self.recipe.compress)
         first = self.select() if self.method else None
-        settings = self.recipe.finetune.model_copy(update={"epochs": section.epochs or EPOCHS})
+        settings = self.resolved.finetune.model_copy(update={"epochs": section.epochs or EPOCHS})
 
         def work(directory: Path) -> None:
             with self.journal.bar(f"gates ({section.method})") as advance:
@@ -234,30 +241,37 @@ class Run(Job):
         return self.stage("shrink", depends_on, work)
 
     def finetune(self, pruned: Path) -> Path:
-        """Train the cut network; without epochs it is what the cut left."""
-        settings = self.recipe.finetune
+        """Train the cut network, as long as that makes it better; without epochs it is what the cut left."""
+        settings = self.resolved.finetune
         if not settings.epochs:
             return pruned
 
         def work(directory: Path) -> None:
-            model = load_compact(pruned, self.subject.model)
+            model, train, held_out = load_compact(pruned, self.subject.model), self.data.train, self.data.held_out
+            assert train is not None and held_out is not None
+            begun = copy.deepcopy(model.state_dict()) if settings.revive else None
+            best = Best(model, held_out, begun=begun, seed=self.recipe.seed)
             if settings.revive:
                 self._revive(model, directory)
+            self.journal.say(f"finetune: learning rate {settings.rate:g}")
             with self.journal.bar("finetune") as advance:
                 history = finetune(
                     model,
                     self.subject.model,
-                    self.data.train or (),
+                    train,
                     settings,
                     seed=self.recipe.seed,
+                    best=best,
                     checkpoint=directory / UNFINISHED / "training.pt",
                     progress=self._teller(advance, "finetune"),
                 )
+            self.journal.say(training_line(Finetune.model_validate(best.found())))
+            write_json(directory / JUDGED, best.found())
             write_json(directory / HISTORY, [dataclasses.asdict(epoch) for epoch in history])
             save_compact(model, Plan.load(pruned / PLAN), directory)
             self._assess(model, directory, "compact", together=True)
 
-        depends_on = {"pruned": network(pruned), "calibration": self.recipe.compress.calibration.images}
+        depends_on = {"pruned": network(pruned), "judged": True, "calibration": self.recipe.compress.calibration.images}
         return self.stage("finetune", depends_on | settings.model_dump(), work, together=True)
 
     def _revive(self, model: nn.Module, directory: Path) -> None:
@@ -269,7 +283,7 @@ class Run(Job):
 
     def export_compact(self, compact: Path) -> Path:
         """Write compact.onnx, and compare it with the module on real inputs."""
-        recipe_hash = hashlib.sha256(dump_recipe(self.recipe).encode()).hexdigest()
+        recipe_hash = hashlib.sha256(dump_recipe(self.resolved).encode()).hexdigest()
 
         def work(directory: Path) -> None:
             model, path = load_compact(compact, self.subject.model), directory / COMPACT

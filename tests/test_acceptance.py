@@ -10,7 +10,7 @@ from tests.report.examples import benchmark, report
 
 def rule(name: str, of: Report, target: Target | None = None, **accept: float | None) -> Rule:
     """Judge by the given rules alone and return one of them."""
-    asked = AcceptSection(**({"parity": None} | accept))  # type: ignore[arg-type]
+    asked = AcceptSection(**({"parity": None, "speedup": None, "accuracy_drop": None} | accept))  # type: ignore[arg-type]
     return {rule.name: rule for rule in judge(asked, target or Target(macs=0.5), of)}[name]
 
 
@@ -33,7 +33,18 @@ def test_every_kind_of_target_is_judged_by_its_own_measure(kind: str, field: str
 
 
 def test_the_target_is_judged_though_no_rule_is_asked_for() -> None:
-    assert [rule.name for rule in judge(AcceptSection(parity=None), Target(macs=0.5), report())] == ["target"]
+    nothing = AcceptSection(parity=None, speedup=None, accuracy_drop=None)
+    assert [rule.name for rule in judge(nothing, Target(macs=0.5), report())] == ["target"]
+
+
+def test_a_file_that_is_slower_or_much_worse_is_not_accepted_by_default() -> None:
+    asked = {rule.name: rule.required for rule in judge(AcceptSection(), Target(macs=0.5), report())}
+    assert asked == {"target": 0.5, "accuracy_drop": 0.02, "speedup": 1.0, "parity": 1e-4}
+    slower = report(benchmarks=[benchmark(low=0.97)])
+    assert [r.name for r in judge(AcceptSection(), Target(macs=0.5), slower) if not r.passed] == [
+        "accuracy_drop",
+        "speedup",
+    ]
 
 
 @pytest.mark.parametrize(("accuracy", "passed"), [(0.95, True), (0.89, True), (0.8899, False)])

@@ -25,6 +25,7 @@ from compressor.recipe import load_recipe
 from compressor.report import Report
 from compressor.stages import sha256
 from compressor.structure import load_compact
+from compressor.training.best import Score
 from compressor.training.history import Progress
 from exporters.onnx import read_metadata
 
@@ -66,11 +67,11 @@ def build():
 """
 RECIPE = {
     "model": {"builder": "model.py:tiny", "checkpoint": "tiny.pth", "input": [1, 8, 8]},
-    "data": {"source": "digits"},
+    "data": {"source": "digits", "batch_size": 16, "augment": False},
     "compress": {"method": "magnitude", "target": {"macs": 0.5}, "calibration": {"images": 64}},
     "finetune": {"epochs": 2, "lr": 0.1, "distill": False},
     "benchmark": {"batch_sizes": [1, 2], "seconds": 0.05},
-    "accept": {"parity": 1.0e-4},
+    "accept": {"parity": 1.0e-4, "speedup": None, "accuracy_drop": None},
 }
 FILES = {
     *("recipe.yaml", "report.json", "report.html", "summary.md", "junit.xml", "log.txt", "dense.onnx", "compact.onnx"),
@@ -150,6 +151,42 @@ def test_the_report_tells_of_every_stage(finished: tuple[Path, Report]) -> None:
     assert {"select", "plan", "shrink", "finetune", "benchmark"} <= report.seconds.keys()
     assert {group.name for group in report.pruned_groups} == {"stem", "inner", "outer"}
     assert any("head" in group.layers for group in report.untouched_groups)
+
+
+def test_fine_tuning_delivers_what_is_best_on_images_that_it_has_not_seen(finished: tuple[Path, Report]) -> None:
+    directory, report = finished
+    found = report.finetune
+    assert found is not None and found.problem is None
+    assert (found.delivered, found.images, len(found.held_out.epochs)) == ("epoch 2", 67, 2)
+    assert found.after.loss < found.held_out.before.loss
+    assert "Fine-tuning delivers epoch 2 of 2: on 67 held-out training images" in (directory / "log.txt").read_text()
+    assert not any("did not help" in warning for warning in report.warnings)
+
+
+def test_fine_tuning_that_does_not_help_leaves_the_network_as_it_was(
+    project: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Score, "beats", lambda self, other: False)
+    report = compress(project / "recipe.yaml", run_dir, overrides=["finetune.lr=0.09"])
+    assert report.finetune is not None and report.finetune.delivered == "before"
+    pruned = next((run_dir / "stages").glob("shrink-*"))
+    assert sha256(run_dir / "compact.safetensors") == sha256(pruned / "compact.safetensors")
+    assert report.compact.accuracy == report.pruned.accuracy
+    warning = next(warning for warning in report.warnings if "did not help" in warning)
+    assert "lower finetune.lr (now 0.09)" in warning
+
+
+def test_the_rate_that_the_default_became_is_written_down(project: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((project / "recipe.yaml").read_text())
+    del recipe["finetune"]["lr"]
+    recipe["data"]["batch_size"] = 64
+    (project / "no-rate.yaml").write_text(yaml.safe_dump(recipe))
+    report = compress(project / "no-rate.yaml", tmp_path, overrides=["benchmark.batch_sizes=[1]"])
+    rate = load_recipe(tmp_path / "recipe.yaml").finetune.lr
+    assert rate == report.recipe["finetune"]["lr"] == 0.02 * 40 / 125 / 2  # 1280 images, 2 epochs, batches of 64
+    before = contents(tmp_path / "stages")
+    compress(tmp_path / "recipe.yaml", tmp_path)
+    assert contents(tmp_path / "stages") == before
 
 
 def test_file_module_and_plan_agree(project: Path, finished: tuple[Path, Report]) -> None:
@@ -372,6 +409,39 @@ def test_data_without_labels_gives_agreement(project: Path, unlabelled: list[str
     assert [rule.name for rule in report.accept if not rule.passed] == ["accuracy_drop"]
 
 
+def test_by_default_a_file_must_not_be_slower_nor_without_labels_be_judged_by_them(
+    project: Path, unlabelled: list[str], tmp_path: Path
+) -> None:
+    report = compress(project / "recipe.yaml", tmp_path / "run", [*unlabelled, "finetune.epochs=0", "accept={}"])
+    assert [rule.name for rule in report.accept] == ["target", "speedup", "parity"]
+    assert check_run(tmp_path / "run").accept == report.accept
+    assert "same top-1 as dense" in (tmp_path / "run" / "summary.md").read_text().partition("| Rule")[0]
+    labelled = compress(project / "recipe.yaml", tmp_path / "other", ["finetune.epochs=0", "accept={}"])
+    assert [(rule.name, rule.required) for rule in labelled.accept[1:3]] == [("accuracy_drop", 0.02), ("speedup", 1.0)]
+
+
+ENDLESS = """
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield torch.zeros(1, 8, 8), 0
+
+def data():
+    return DataLoader(Endless(), 4), DataLoader(Endless(), 4)
+"""
+
+
+def test_training_images_without_a_length_are_refused_before_any_work(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    overrides = [f"data.source={tmp_path / 'endless.py'}:data", "data.augment=true"]
+    with pytest.raises(InputError, match="has no length"):
+        compress(project / "recipe.yaml", tmp_path / "run", overrides=overrides)
+    assert not list((tmp_path / "run" / "stages").iterdir())
+
+
 def test_finetuning_without_labels_is_refused_before_any_work(
     project: Path, unlabelled: list[str], tmp_path: Path
 ) -> None:
@@ -390,6 +460,15 @@ def test_check_judges_by_other_rules_and_measures_nothing(run_dir: Path) -> None
     assert changed == {"report.json", "report.html", "summary.md", "junit.xml"}
     assert check_run(run_dir).accepted
     assert contents(run_dir)["report.html"] == before["report.html"]
+
+
+def test_a_run_directory_of_an_earlier_version_is_judged_as_it_was(run_dir: Path) -> None:
+    report = json.loads((run_dir / "report.json").read_text())
+    del report["finetune"]
+    (run_dir / "report.json").write_text(json.dumps(report))
+    checked = check_run(run_dir)
+    assert checked.finetune is None and checked.accepted
+    assert [rule.name for rule in checked.accept] == ["target", "parity"]
 
 
 @pytest.mark.parametrize("override", ["compress.method=random", "accept.speed=2", "accept.speedup=fast"])

@@ -22,7 +22,9 @@ from compressor import ranks
 from compressor.evaluation import evaluate
 from compressor.recipe import FinetuneSection
 from compressor.selection.moments import collect_moments
+from compressor.data.base import HeldOut
 from compressor.training import checkpoint
+from compressor.training.best import Best
 from compressor.training.loop import finetune
 from tests.training.conftest import Tiny
 
@@ -32,6 +34,7 @@ labels = (images.mean((1, 2, 3)) * 8).round().clamp(-1, 1).long() + 1
 data = TensorDataset(images, labels)
 train = DataLoader(data, batch_size=16, shuffle=True, drop_last=True, generator=torch.Generator())
 settings = FinetuneSection(epochs=8, lr=0.05)
+held_out = HeldOut(DataLoader(data, batch_size=8))
 """
 
 WORK = """
@@ -49,15 +52,18 @@ def stop(progress):
 
 file = Path("state") if ranks.leads() else Path("nowhere/state")
 try:
-    finetune(Tiny(), Tiny(seed=7), train, settings, checkpoint=file, progress=stop)
+    model = Tiny()
+    finetune(model, Tiny(seed=7), train, settings, best=Best(model, held_out), checkpoint=file, progress=stop)
 except ZeroDivisionError:
     print("stopped")
 """
 
 FINETUNE = """
 model = Tiny()
+best = Best(model, held_out)
 file = Path("state") if ranks.leads() else Path("nowhere/state")
-history = finetune(model, Tiny(seed=7), train, settings, checkpoint=file)
+history = finetune(model, Tiny(seed=7), train, settings, best=best, checkpoint=file)
+assert len(best.scores) == 9 and ranks.all_gather(best.found()) == [best.found()] * ranks.count()
 torch.save((model.state_dict(), [e.loss for e in history]), f"weights-{ranks.rank()}")
 assert not Path("nowhere").exists()
 assert ranks.lead(lambda: ranks.rank()) == 0

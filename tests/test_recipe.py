@@ -43,7 +43,13 @@ def test_defaults_are_filled_in(write: Write) -> None:
     recipe = load_recipe(write(GOOD))
     assert recipe.compress.method == "imitation"
     assert recipe.benchmark.batch_sizes == (1,)
-    assert recipe.accept.speedup is None
+    assert (recipe.accept.speedup, recipe.accept.accuracy_drop, recipe.accept.size_mb) == (1.0, 0.02, None)
+    assert recipe.finetune.lr is None
+
+
+def test_a_rule_is_switched_off_by_null(write: Write) -> None:
+    accept = load_recipe(write(GOOD + "accept: {speedup: null}\n")).accept
+    assert (accept.speedup, accept.accuracy_drop) == (None, 0.02)
 
 
 def test_a_dumped_recipe_loads_to_an_equal_one(write: Write) -> None:

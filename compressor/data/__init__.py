@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from compressor.data.base import Data, Source
 from compressor.data.calibration import calibration_batches, other_batches
+from compressor.data.held_out import hold_out
 from compressor.plugins import find
 from compressor.recipe import DataSection
 
-__all__ = ["Data", "Source", "calibration_batches", "load_data", "other_batches"]
+__all__ = ["Data", "Source", "calibration_batches", "hold_out", "load_data", "other_batches"]
 
 
 def load_data(section: DataSection, model_input: tuple[int, ...], seed: int) -> Data:

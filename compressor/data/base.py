@@ -13,6 +13,19 @@ from compressor.errors import InputError
 from compressor.recipe import DataSection
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Training images to judge a training by.
+
+    Attributes:
+        batches: Batches (inputs, labels), the same ones at every pass.
+        problem: Why the training learns from these images all the same; None where it does not.
+    """
+
+    batches: Iterable[Any]
+    problem: str | None = None
+
+
 @dataclass
 class Data:
     """The images of a run.
@@ -22,12 +35,16 @@ class Data:
         calibration: Training images as they are evaluated: items (input, label), or only input without labels.
         validation: Loader of batches (inputs, labels) in a fixed order, or None without labels.
         classes: Names of the classes where they are known.
+        aligned: Whether `calibration` has the items of the dataset of `train`, one by one.
+        held_out: Training images that `train` lacks, where `hold_out` took some.
     """
 
     train: Iterable[Any] | None
     calibration: Dataset[Any]
     validation: Iterable[Any] | None
     classes: list[str] | None
+    aligned: bool = False
+    held_out: HeldOut | None = None
 
     @property
     def labelled(self) -> bool:

@@ -63,13 +63,17 @@ class Custom(Source):
             samples = samples.dataset
         elif calibration is None or not hasattr(samples, "__getitem__"):
             samples = Samples(samples)
-        return Data(train, samples, validation, parts.get("classes"))
+        aligned = train is not None and samples is getattr(train, "dataset", None)
+        return Data(train, samples, validation, parts.get("classes"), aligned)
 
 
 def _check_loader(key: str, loader: Any, model_input: tuple[int, ...]) -> None:
     if not isinstance(loader, Iterable):
         raise _wrong(f"'{key}' is a {type(loader).__name__}, not a loader")
-    if not isinstance(loader, Sized) or not len(loader):
+    try:
+        if not isinstance(loader, Sized) or not len(loader):
+            return
+    except TypeError:  # of a loader over a dataset that has no length
         return
     batch = next(iter(loader))
     if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not all(isinstance(t, Tensor) for t in batch):

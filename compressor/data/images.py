@@ -158,6 +158,7 @@ def image_data(
         calibration=calibration,
         validation=_loader(batches(Store(validation, shape, _centre(shape), keep=True)), section),
         classes=classes,
+        aligned=True,
     )
 
 

@@ -25,7 +25,8 @@ from compressor.selection.base import Ranking
 from compressor.structure.groups import Groups
 from compressor.structure.shrink import duplicate
 from compressor.training.history import History, Progress
-from compressor.training.loop import count_batches, fit
+from compressor.training.length import count_batches
+from compressor.training.loop import fit
 from compressor.training.objective import Objective
 from compressor.training.trainer import Batch
 

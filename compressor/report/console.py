@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.report.schema import Inspection, Reach, Report
-from compressor.report.tables import comparison, count, percent, rule_rows, verdict
+from compressor.report.tables import comparison, count, percent, rule_rows, training_line, verdict
 
 SHOWN, NAME = 2, 32
 """How many further layers of a group the terminal names (`--json` names all), and the width kept for its own name."""
@@ -22,6 +22,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
     rules = [(r.name, r.required, r.measured, "holds" if r.passed else "FAILS") for r in rule_rows(report)]
     console.print(_table(("", "Dense", "Compact", "Change"), comparison(report)))
     console.print(_table(("Rule", "Required", "Measured", ""), rules))
+    if report.finetune:
+        console.print(Text(training_line(report.finetune)))
     for warning in report.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
     console.print(Text(verdict(report), style="bold green" if report.accepted else "bold red"))

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from compressor.report import plots
 from compressor.report.base import Samples, Writer
 from compressor.report.schema import Report
-from compressor.report.tables import comparison, rule_rows, verdict
+from compressor.report.tables import comparison, rule_rows, training_line, verdict
 
 
 class HtmlWriter(Writer):
@@ -35,6 +35,7 @@ class HtmlWriter(Writer):
             rows=comparison(report),
             latencies=[(bench, Markup(plots.latency(raw))) for bench, raw in zip(benchmarks, samples, strict=True)],
             training=Markup(plots.training(report.history)) if report.history else None,
+            judged=training_line(report.finetune) if report.finetune else None,
             gates=_gates(report),
             staircases=_staircases(report),
             recipe=yaml.safe_dump(report.recipe, sort_keys=False),

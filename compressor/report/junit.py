@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from compressor.report.base import Samples, Writer
 from compressor.report.schema import Report
-from compressor.report.tables import rule_rows
+from compressor.report.tables import rule_rows, verdict
 
 
 class JunitWriter(Writer):
@@ -26,5 +26,6 @@ class JunitWriter(Writer):
                 ElementTree.SubElement(case, "system-out").text = f"{message}: {rule.text}"
             else:
                 ElementTree.SubElement(case, "failure", {"message": message}).text = rule.text
+        ElementTree.SubElement(suite, "system-out").text = verdict(report)
         ElementTree.indent(root)
         return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

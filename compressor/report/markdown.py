@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from compressor.report.base import Samples, Writer
 from compressor.report.schema import Report
-from compressor.report.tables import comparison, rule_rows, verdict
+from compressor.report.tables import comparison, rule_rows, training_line, verdict
 
 
 class MarkdownWriter(Writer):
@@ -19,11 +19,13 @@ class MarkdownWriter(Writer):
         cut = sum(group.kept != group.size for group in report.pruned_groups)
         parts = [
             "# Compression report",
-            f"**{verdict(report)}**",
+            f"**{_escape(verdict(report))}**",
             _table(("Rule", "Required", "Measured", "Holds", "Meaning"), rules),
             _table(("", "Dense", "Compact", "Change"), comparison(report)),
             f"{cut} of {len(report.pruned_groups)} channel groups cut; {len(report.untouched_groups)} left alone.",
         ]
+        if report.finetune:
+            parts.append(_escape(training_line(report.finetune)))
         if report.warnings:
             parts += ["## Warnings", "\n".join(f"- {_escape(warning)}" for warning in report.warnings)]
         return "\n\n".join(parts) + "\n"

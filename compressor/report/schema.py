@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 from compressor.errors import InputError
 
 SCHEMA_VERSION = 1
+BEFORE = "before"
+"""What fine-tuning delivers where it did not help."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Milliseconds = Annotated[float, Field(gt=0, lt=1e9)]
@@ -136,6 +138,42 @@ class Epoch(Part):
     accuracy: float | None = None
 
 
+class Score(Part):
+    """How good a network is on the held-out images: top-1, 0 to 1, and mean cross-entropy."""
+
+    accuracy: Share
+    loss: float
+
+
+class Scores(Part):
+    """Scores of the weights before training and after every epoch."""
+
+    before: Score
+    epochs: list[Score] = Field(min_length=1)
+
+
+class Finetune(Part):
+    """What fine-tuning delivers.
+
+    Attributes:
+        delivered: `before` where it did not help, or the epoch that was best: `epoch 2`.
+        held_out: What was found on held-out training images.
+        images: Their number.
+        problem: Why training learns from these images all the same; None where it does not.
+    """
+
+    delivered: str
+    held_out: Scores
+    images: Number
+    problem: str | None = None
+
+    @property
+    def after(self) -> Score:
+        """The score of the epoch that is delivered; of the last one where none is."""
+        named = {f"epoch {number}": score for number, score in enumerate(self.held_out.epochs, start=1)}
+        return named.get(self.delivered, self.held_out.epochs[-1])
+
+
 class Activity(Part):
     """Units of a layer before fine-tuning: those that never fired, and those that were raised since they hardly did."""
 
@@ -226,6 +264,7 @@ class Report(Part):
         accept: The rules and their verdicts.
         seconds: Time of every stage, in seconds.
         history: The training curve.
+        finetune: Which of its weights fine-tuning delivers, and why.
         gates: How learned gates moved.
         activity: Dead units by layer, where fine-tuning revives them.
         speed: The way to a target on measured time.
@@ -247,6 +286,7 @@ class Report(Part):
     accept: list[Rule] = []
     seconds: dict[str, float] = {}
     history: list[Epoch] = []
+    finetune: Finetune | None = None
     gates: list[GateEpoch] = []
     activity: list[Activity] = []
     speed: Speed | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from compressor.report.schema import Report, Rule
+from compressor.report.schema import BEFORE, Finetune, Report, Rule
 from compressor.rules import TARGET_TOLERANCE
 
 
@@ -132,10 +132,13 @@ _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def rule_rows(report: Report) -> list[RuleRow]:
     """Return the rules of acceptance with required and measured value in their units."""
-    measured = next(
-        (f"target.{kind}" for kind in ("loss", "speedup", "latency_ms") if report.target.get(kind)), "target"
-    )
-    return [_rule_row(rule, measured if rule.name == "target" else rule.name) for rule in report.accept]
+    return [_rule_row(rule, _kind(rule, report)) for rule in report.accept]
+
+
+def _kind(rule: Rule, report: Report) -> str:
+    """The key of a rule in `_RULES`."""
+    kinds = (f"target.{kind}" for kind in ("loss", "speedup", "latency_ms") if report.target.get(kind))
+    return next(kinds, "target") if rule.name == "target" else rule.name
 
 
 def _rule_row(rule: Rule, kind: str) -> RuleRow:
@@ -146,8 +149,50 @@ def _rule_row(rule: Rule, kind: str) -> RuleRow:
 
 
 def verdict(report: Report) -> str:
-    """Say in one sentence what came out."""
+    """Say in one sentence what came out: how fast and how good, accepted or not."""
+    found = f"{_speed(report)}, {_kept(report)}"
     if report.accepted:
-        return f"Accepted: {times(report.speedup)} as fast, all {len(report.accept)} rules hold."
-    failed = [rule.name for rule in report.accept if not rule.passed]
-    return f"Not accepted: {', '.join(failed) or 'no rule was judged'} failed."
+        rules = f"all {len(report.accept)} rules hold" if len(report.accept) > 1 else "its one rule holds"
+        return f"Accepted: {found}; {rules}."
+    failed = [f"{rule.name} failed ({_missed(rule, report)})" for rule in report.accept if not rule.passed]
+    return f"Not accepted: {', '.join(failed) or 'no rule was judged'}: {found}."
+
+
+def _speed(report: Report) -> str:
+    """How fast the network has become; by the table where it is for another device than this one."""
+    if report.speed and not report.speed.measured:
+        return f"{times(report.speed.attempts[-1].speedup.median)} as fast by the table of its device"
+    found = report.benchmarks[0].speedup
+    slower = f"slower; {times(found.low)} to {times(found.high)}" if found.median < 1 else None
+    return f"{times(found.median)} as fast ({slower or f'{found.low:.2f} to {found.high:.2f}'})"
+
+
+def _kept(report: Report) -> str:
+    """What is left of the quality."""
+    dense, compact = report.dense, report.compact
+    if dense.accuracy is None or compact.accuracy is None:
+        same = "not known" if compact.agreement is None else f"{100 * compact.agreement:.1f} %"
+        return f"same top-1 as dense {same}"
+    change = f"{100 * (compact.accuracy - dense.accuracy):+.1f} points"
+    return f"top-1 {100 * dense.accuracy:.1f} % to {100 * compact.accuracy:.1f} % ({change})"
+
+
+def _missed(rule: Rule, report: Report) -> str:
+    """Measured and required value of a rule, in the units of the recipe."""
+    bound = "at least" if _RULES.get(_kind(rule, report), ("",))[0] == "≥" else "at most"
+    measured = "not measured" if rule.measured is None else _number(rule.measured)
+    return f"{measured}, {bound} {_number(rule.required)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else count(value)
+
+
+def training_line(found: Finetune) -> str:
+    """Say in one sentence what fine-tuning delivers, and why."""
+    before, after = found.held_out.before, found.after
+    delivers = f"delivers {found.delivered} of {len(found.held_out.epochs)}"
+    helped = "did not help, and is not used" if found.delivered == BEFORE else delivers
+    images = f"{found.images} {'training images' if found.problem else 'held-out training images'}"
+    top1 = f"top-1 {percent(before.accuracy)} before it, {percent(after.accuracy)} after"
+    return f"Fine-tuning {helped}: on {images} {top1} (loss {before.loss:.3f}, {after.loss:.3f})."

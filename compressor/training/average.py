@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,6 +41,16 @@ class Average:
         """Give the network the mean, where there is one."""
         if self._count:
             torch._foreach_copy_(self._live, self._mean)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Let the network have the mean while the body runs, where there is one."""
+        live = [tensor.clone() for tensor in self._live] if self._count else []
+        self.apply()
+        yield
+        with torch.no_grad():
+            if live:
+                torch._foreach_copy_(self._live, live)
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` goes on from."""

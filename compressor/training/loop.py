@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compressor import plugins
-from compressor.errors import InputError
 from compressor.recipe import FinetuneSection
 from compressor.training.accelerator import make_accelerator
+from compressor.training.best import Best
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.features import stage_maps
 from compressor.training.history import History, Progress
+from compressor.training.length import count_batches
 from compressor.training.objective import Objective
 from compressor.training.optimizer import sgd
 from compressor.training.order import Order
+from compressor.training.rate import with_rate
 from compressor.training.schedules.base import Cut, Schedule
 from compressor.training.trainer import Batch, Trainer
 
@@ -32,6 +34,7 @@ def finetune(
     settings: FinetuneSection,
     *,
     seed: int = 0,
+    best: Best | None = None,
     checkpoint: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> History:
@@ -42,8 +45,10 @@ def finetune(
         teacher: The dense network to learn from, in evaluation mode; None trains on the labels alone.
         loader: Batches (input, ..., labels), again at every pass, with a length. Its batch size is that of all
             processes together. Its random choices must come from its `generator` or from the global ones.
-        settings: The recipe's section `finetune`.
+        settings: The recipe's section `finetune`; without `lr`, the rate follows from the number of steps.
         seed: Decides the order of the images and every other random choice; the global generators are seeded with it.
+        best: Judges the network before training and after every epoch; it ends with the best weights of these. None
+            leaves it with the last ones.
         checkpoint: File that keeps the state, every few seconds and when a signal ends the program; where there is
             one, training goes on from there and ends with the weights of an undisturbed run.
         progress: Told a few times a second how far training is, on the main process.
@@ -58,6 +63,7 @@ def finetune(
     """
     if settings.epochs == 0:
         return []
+    settings = with_rate(settings, loader)
     return fit(
         model,
         sgd(model, settings),
@@ -65,6 +71,7 @@ def finetune(
         settings,
         teacher=teacher,
         seed=seed,
+        best=best,
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -80,6 +87,7 @@ def fit(
     objective: Callable[..., Objective] = Objective,
     identity: Mapping[str, Any] | None = None,
     seed: int = 0,
+    best: Best | None = None,
     checkpoint: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> History:
@@ -89,11 +97,12 @@ def fit(
         model: What maps a batch to logits.
         optimizer: Steps the parameters of `model`; its learning rate follows the schedule.
         loader: As in `finetune`.
-        settings: The recipe's section `finetune`.
+        settings: The recipe's section `finetune`, with a rate.
         teacher: As in `finetune`.
         objective: Called with teacher, settings and accelerator: what is minimised.
         identity: What the result depends on besides seed, length and settings, JSON values.
         seed: As in `finetune`.
+        best: As in `finetune`.
         checkpoint: As in `finetune`.
         progress: As in `finetune`.
     """
@@ -112,6 +121,7 @@ def fit(
         shell, prepared, shard = accelerator.prepare(_Shell(model), optimizer, loader)
         batches = count_batches(shard)
         known = {"seed": seed, "batches": batches, "settings": settings.model_dump(mode="json"), **(identity or {})}
+        known["judged"] = best is not None
         minimised = objective(teacher, settings, accelerator)
         minimised.own, minimised.target = own, target
         return Trainer(
@@ -123,6 +133,7 @@ def fit(
             prepared if accelerator.scaler else optimizer,  # without scaling the wrapper only costs time
             schedule,
             settings,
+            best,
             Checkpoint(checkpoint, known) if checkpoint else None,
             progress,
         ).train()
@@ -157,19 +168,3 @@ def _borrowed(
         model.to(device=home, memory_format=back)  # type: ignore[call-overload]
         for module, mode in modes:
             module.training = mode
-
-
-def count_batches(loader: Iterable[Batch]) -> int:
-    """Return the length of a loader.
-
-    Raises:
-        InputError: It has none, or is empty.
-    """
-    try:
-        batches = len(loader)  # type: ignore[arg-type]
-    except TypeError as error:
-        cure = "return a loader with __len__, the number of its batches"
-        raise InputError("the training loader has no length", where="data.source", cure=cure) from error
-    if batches == 0:
-        raise InputError("there is no training batch", where="data", cure="lower data.batch_size or add images")
-    return batches

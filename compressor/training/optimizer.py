@@ -16,7 +16,7 @@ def sgd(model: nn.Module, settings: FinetuneSection) -> torch.optim.SGD:
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+    return torch.optim.SGD(groups, lr=settings.rate, momentum=settings.momentum, nesterov=settings.momentum > 0)
 
 
 def learning_rate(step: int, steps: int, settings: FinetuneSection, schedule: Schedule) -> float:
@@ -30,5 +30,5 @@ def learning_rate(step: int, steps: int, settings: FinetuneSection, schedule: Sc
     """
     warmup = round(settings.warmup * steps)
     if step < warmup:
-        return settings.lr * (step + 1) / (warmup + 1)
-    return settings.lr * schedule.factor(step - warmup, steps - warmup)
+        return settings.rate * (step + 1) / (warmup + 1)
+    return settings.rate * schedule.factor(step - warmup, steps - warmup)

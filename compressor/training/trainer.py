@@ -20,6 +20,7 @@ from compressor.errors import InputError
 from compressor.interruption import Interruption
 from compressor.recipe import FinetuneSection
 from compressor.training.average import Average, floating
+from compressor.training.best import Best
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.history import Epoch, History, Progress
 from compressor.training.meter import Meter
@@ -38,6 +39,7 @@ class Trainer:
 
     Attributes:
         batches: Number of batches of an epoch.
+        best: Chooses what the network ends with; None takes the last weights.
         checkpoint: Where the state is kept; None keeps none.
     """
 
@@ -49,6 +51,7 @@ class Trainer:
     optimizer: Optimizer
     schedule: Schedule
     settings: FinetuneSection
+    best: Best | None
     checkpoint: Checkpoint | None
     progress: Callable[[Progress], None] | None
 
@@ -63,6 +66,8 @@ class Trainer:
         self.meter, self.begin, self.seconds = Meter(self.accelerator.device), 0, 0.0
         self.average = Average(self._network)
         self._restore()
+        if self.best:
+            self.best.begin()
         self.done_here, self.started = 0, time.perf_counter()
         self.reported = self.started
         self.optimizer.zero_grad()
@@ -70,12 +75,15 @@ class Trainer:
             try:
                 while len(self.history) < self.settings.epochs:
                     self._epoch(len(self.history))
+                    self._judge()
                     self._save(0)
             except RuntimeError as error:
                 if self.interruption.asked:  # the signal reached a helper process of ours first
                     raise KeyboardInterrupt from error
                 raise
         self.average.apply()
+        if self.best:
+            self.best.apply()
         return self.history
 
     @property
@@ -109,6 +117,12 @@ class Trainer:
         seconds = time.perf_counter() - started
         self.history.append(Epoch(epoch + 1, loss, accuracy, lr, seconds, images / seconds))
         self.meter, self.begin, self.seconds = Meter(self.accelerator.device), 0, 0.0
+
+    def _judge(self) -> None:
+        """Judge what training would end with if this were the last epoch."""
+        if self.best:
+            with self.average.applied():
+                self.best.judge()
 
     def _learn(self, batch: Batch, number: int, lr: float) -> bool:
         """Learn from a batch; returns whether that was a step, or one of several batches that make one."""
@@ -155,6 +169,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
             "average": self.average.state_dict(),
+            "best": self.best.state_dict() if self.best else None,
             "meter": self.meter.state_dict(),
             "batch": batch,
             "seconds": self.seconds,
@@ -172,6 +187,8 @@ class Trainer:
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.average.load_state_dict(state["average"])
+        if self.best:
+            self.best.load_state_dict(state["best"])
         self.meter.load_state_dict(state["meter"])
         self.begin, self.seconds = state["batch"], state["seconds"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
@@ -188,11 +205,11 @@ class Trainer:
 
     def _check(self, finite: bool, epoch: int) -> None:
         if not finite:
-            lower = min(self.settings.lr / 10, 0.02)
+            lower = min(self.settings.rate / 10, 0.02)
             raise InputError(
                 f"training diverged in epoch {epoch + 1}: loss or weights are no longer finite",
                 where="finetune.lr",
-                cure=f"lower finetune.lr (now {self.settings.lr:g}), for example to {lower:g}",
+                cure=f"lower finetune.lr (now {self.settings.rate:g}), for example to {lower:g}",
             )
 
 

@@ -9,6 +9,7 @@ from compressor.report.schema import (
     Activity,
     Benchmark,
     Epoch,
+    Finetune,
     GateEpoch,
     Group,
     Latency,
@@ -16,6 +17,8 @@ from compressor.report.schema import (
     Parity,
     Report,
     Rule,
+    Score,
+    Scores,
     Speedup,
 )
 
@@ -45,6 +48,8 @@ def report(**changes: object) -> Report:
     ]
     reason = "its channels are added to a padded shortcut, which would have to be cut as well"
     moved = [{g.name: (g.size or 0) - (e / 3) * ((g.size or 0) - (g.kept or 0)) for g in groups} for e in range(1, 4)]
+    epochs = [Score(accuracy=0.83 + 0.005 * e, loss=0.5 - 0.01 * e) for e in range(1, 6)]
+    judged = Scores(before=Score(accuracy=0.79, loss=0.61), epochs=epochs)
     values: dict[str, object] = {
         "environment": ENVIRONMENT,
         "versions": {"compressor": "0.1.0", "torch": "2.15.0"},
@@ -57,6 +62,7 @@ def report(**changes: object) -> Report:
         "benchmarks": [benchmark(), benchmark(batch=8)],
         "accept": rules,
         "seconds": {"dense": 12.3, "finetune": 241.0},
+        "finetune": Finetune(delivered="epoch 5", held_out=judged, images=1000),
         "gates": [
             GateEpoch(epoch=e, expected=widths, thresholded={name: round(width) for name, width in widths.items()})
             for e, widths in enumerate(moved, start=1)

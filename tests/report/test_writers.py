@@ -17,7 +17,8 @@ from compressor.report.html import HtmlWriter
 from compressor.report.junit import JunitWriter
 from compressor.report.markdown import MarkdownWriter
 from compressor.report.schema import Group, Reach, Rule
-from tests.report.examples import report, samples
+from compressor.report.tables import training_line, verdict
+from tests.report.examples import benchmark, report, samples
 
 HOSTILE = "<script>alert(1)</script> & | $x_1$ \\ [bold]x[/bold]"
 WRITERS = plugins.discover("compressor.report", Writer)
@@ -100,9 +101,48 @@ def test_passed_rules_are_passed_test_cases() -> None:
 
 def test_the_summary_names_failed_rules_with_both_values() -> None:
     text = MarkdownWriter().render(rejected(), ())
-    assert "Not accepted: speedup, accuracy_drop failed." in text
+    failed = "speedup failed (1.71, at least 1.8), accuracy_drop failed (not measured, at most 0.01)"
+    assert f"**Not accepted: {failed}: 1.75x as fast (1.71 to 1.79), top-1 87.6 % to 85.4 % (-2.2 points).**" in text
     assert "| speedup | ≥ 1.80x | 1.71x | **no** |" in text
     assert "not measured" in text
+
+
+def test_speed_and_quality_are_told_in_every_file_whatever_came_out() -> None:
+    found = "1.75x as fast (1.71 to 1.79), top-1 87.6 % to 85.4 % (-2.2 points)"
+    for of, sentence in (
+        (report(), f"Accepted: {found}; all 4 rules hold."),
+        (rejected(), f"at most 0.01): {found}."),
+    ):
+        for name, writer in WRITERS.items():
+            assert sentence in writer().render(of, ()) or name == "report.json"
+
+
+def test_a_slower_file_and_the_agreement_are_named_as_such() -> None:
+    slower = report(benchmarks=[benchmark(low=0.42)])
+    assert "0.46x as fast (slower; 0.42x to 0.50x), top-1 87.6 %" in verdict(slower)
+    assert "1.79), same top-1 as dense 93.0 %; all 4 rules hold." in verdict(plain(report()))
+
+
+def test_a_target_that_was_missed_is_told_in_the_direction_of_its_kind() -> None:
+    rule = Rule(name="target", required=2.0, measured=1.82, passed=False, text="")
+    recipe = {"compress": {"target": {"speedup": 2.0}}}
+    assert "target failed (1.82, at least 2)" in verdict(report(accept=[rule], recipe=recipe))
+    assert "target failed (1.82, at most 2)" in verdict(report(accept=[rule]))
+
+
+def test_every_file_says_which_weights_fine_tuning_delivers() -> None:
+    line = "Fine-tuning delivers epoch 5 of 5: on 1000 held-out training images top-1 79 % before it, 85.5 % after"
+    console = Console(file=io.StringIO(), width=200)
+    print_report(report(), console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(
+        line in text for text in (HtmlWriter().render(report(), ()), MarkdownWriter().render(report(), ()), shown)
+    )
+    found = report().finetune
+    assert found is not None
+    kept = found.model_copy(update={"delivered": "before", "problem": "its sampler chooses among all images"})
+    assert training_line(kept).startswith("Fine-tuning did not help, and is not used: on 1000 training images top-1")
+    assert "Fine-tuning" not in MarkdownWriter().render(report(finetune=None), ())
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:

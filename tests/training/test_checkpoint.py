@@ -13,9 +13,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from compressor.data.base import HeldOut
 from compressor.errors import InputError
 from compressor.recipe import FinetuneSection
 from compressor.training import checkpoint, trainer
+from compressor.training.best import Best
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.history import Progress
 from compressor.training.loop import finetune
@@ -47,20 +49,34 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
 
 
 @pytest.mark.usefixtures("every_step")
-@pytest.mark.parametrize("change", [{}, {"average": 0.5, "clip": 1.0, "schedule": "allr"}], ids=["plain", "aids"])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"average": 0.5, "clip": 1.0, "schedule": "allr"}, {"lr": 2.0, "schedule": "constant"}],
+    ids=["plain", "aids", "wild"],
+)
+@pytest.mark.parametrize("judged", [False, True], ids=["last", "best"])
 def test_a_run_killed_at_every_step_ends_with_the_same_weights(
-    make_loader: Make, settings: FinetuneSection, tmp_path: Path, change: dict
+    make_loader: Make, settings: FinetuneSection, tmp_path: Path, change: dict, judged: bool
 ) -> None:
     undisturbed, teacher, file = Tiny(), Tiny(seed=7), tmp_path / "state"
     settings = settings.model_copy(update=change)
-    expected = finetune(undisturbed, teacher, make_loader(), settings, seed=5)
+
+    def judge_of(model: nn.Module) -> Best | None:
+        return Best(model, HeldOut(make_loader())) if judged else None
+
+    wanted = judge_of(undisturbed)
+    expected = finetune(undisturbed, teacher, make_loader(), settings, seed=5, best=wanted)
     for step in range(1, 10):
+        model = Tiny()
+        rest = {"seed": 5, "best": judge_of(model), "checkpoint": file, "progress": stop_at(step)}
         with pytest.raises(ZeroDivisionError):
-            finetune(Tiny(), teacher, make_loader(), settings, seed=5, checkpoint=file, progress=stop_at(step))
+            finetune(model, teacher, make_loader(), settings, **rest)
         torch.manual_seed(step)
     resumed = Tiny()
-    history = finetune(resumed, teacher, make_loader(), settings, seed=5, checkpoint=file)
+    best = judge_of(resumed)
+    history = finetune(resumed, teacher, make_loader(), settings, seed=5, best=best, checkpoint=file)
     assert same_weights(resumed, undisturbed)
+    assert (best and best.found()) == (wanted and wanted.found())
     assert [(e.epoch, e.loss, e.accuracy, e.lr) for e in history] == [
         (e.epoch, e.loss, e.accuracy, e.lr) for e in expected
     ]

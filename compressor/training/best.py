@@ -1,0 +1,138 @@
+"""The best weights of a training, by images that it does not learn from: those it began with, or those of an epoch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from compressor import ranks
+from compressor.data.base import HeldOut
+from compressor.evaluation import inference
+from compressor.report.schema import BEFORE
+from compressor.training.order import Order
+
+CERTAIN = 1.0
+"""Standard errors by which the numbers of right answers must differ to tell two networks apart."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good weights are.
+
+    Attributes:
+        right: Which images are answered right, (images,).
+        loss: Mean cross-entropy; infinite where outputs are no finite numbers.
+    """
+
+    right: Tensor
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers, 0 to 1."""
+        return float(self.right.double().mean())
+
+    def beats(self, other: Score) -> bool:
+        """Whether these weights are better on the same images.
+
+        Few images do not tell accuracies apart: those count that only one of the two answers right, and where their
+        difference is within chance, the loss decides.
+        """
+        ours, theirs = int((self.right & ~other.right).sum()), int((other.right & ~self.right).sum())
+        if abs(ours - theirs) > CERTAIN * (ours + theirs) ** 0.5:
+            return ours > theirs
+        return self.loss < other.loss
+
+
+class Best:
+    """Judges the weights of a network on held-out images, and keeps the best ones.
+
+    Args:
+        model: The network; it is changed by `apply` only.
+        held_out: The images.
+        begun: Weights that the training is to be compared with, where the network has others already.
+        seed: Of what the images' loader draws at random.
+    """
+
+    def __init__(
+        self, model: nn.Module, held_out: HeldOut, *, begun: Mapping[str, Any] | None = None, seed: int = 0
+    ) -> None:
+        self._model, self._held_out, self._begun = model, held_out, begun
+        self._order = Order(held_out.batches, held_out.batches, seed)
+        self.scores: list[tuple[float, float]] = []
+        self._kept = Score(torch.zeros(0, dtype=torch.bool), float("inf"))
+        self._weights: dict[str, Any] = {}
+        self.chosen = 0
+
+    def begin(self) -> None:
+        """Judge what there is before the first step, or read the images once more in a training that goes on."""
+        if self.scores:
+            self._read_again()
+        elif self._begun is None:
+            self.judge()
+        else:
+            live = copy.deepcopy(self._model.state_dict())
+            self._model.load_state_dict(self._begun)
+            self.judge()
+            self._model.load_state_dict(live)
+
+    def judge(self) -> None:
+        """Judge the network as it is now, and keep its weights where they are the best so far."""
+        score = ranks.lead(self._score)
+        if not self.scores or score.beats(self._kept):
+            self.chosen = len(self.scores)
+            self._kept, self._weights = score, copy.deepcopy(self._model.state_dict())
+        self.scores.append((score.accuracy, score.loss))
+
+    def apply(self) -> None:
+        """Give the network the best weights."""
+        self._model.load_state_dict(self._weights)
+
+    def found(self) -> dict[str, Any]:
+        """What came out: plain JSON values, as `report.json` has them."""
+        names = [BEFORE, *(f"epoch {number}" for number in range(1, len(self.scores)))]
+        before, *epochs = ({"accuracy": accuracy, "loss": loss} for accuracy, loss in self.scores)
+        return {
+            "delivered": names[self.chosen],
+            "held_out": {"before": before, "epochs": epochs},
+            "images": len(self._kept.right),
+            "problem": self._held_out.problem,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` goes on from."""
+        kept = {"right": self._kept.right, "loss": self._kept.loss, "weights": self._weights}
+        return {"scores": [list(score) for score in self.scores], "chosen": self.chosen, **kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that was saved."""
+        self.scores, self.chosen = [(accuracy, loss) for accuracy, loss in state["scores"]], state["chosen"]
+        self._kept, self._weights = Score(state["right"], state["loss"]), state["weights"]
+
+    def _batches(self) -> Any:
+        return (batch for _, batch in self._order.batches(0))
+
+    def _read_again(self) -> None:
+        """What reading changes in the user's own dataset is to be changed in a training that goes on, too."""
+        dataset = getattr(self._held_out.batches, "dataset", self._held_out.batches)
+        if not getattr(dataset, "stateless", False):
+            for _ in self._batches():
+                pass
+
+    def _score(self) -> Score:
+        device = next(self._model.parameters()).device
+        right, losses = list[Tensor](), list[Tensor]()
+        with inference(self._model):
+            for *inputs, labels in self._batches():
+                logits = self._model(*(tensor.to(device) for tensor in inputs)).float()
+                labels = labels.to(device)
+                right.append((logits.argmax(1) == labels) & logits.isfinite().all(1))
+                losses.append(cross_entropy(logits, labels, reduction="none"))
+        loss = float(torch.cat(losses).double().mean())
+        return Score(torch.cat(right).cpu(), loss if loss == loss else float("inf"))
