@@ -4,9 +4,13 @@
     python -m tests.benchmarks.latency prediction --data IMAGES --checkpoints DIR --runs DIR [--only resnet20 ...]
     python -m tests.benchmarks.latency noise      --data IMAGES --checkpoints DIR --runs DIR
     python -m tests.benchmarks.latency isolation  --data IMAGES --checkpoints DIR --runs DIR
+    python -m tests.benchmarks.latency families   --runs DIR [--only resnet18 ...] [--targets 1.5 2.0] [--busy 2]
+    python -m tests.benchmarks.latency again      --runs DIR
 
-`promise` compresses every network to every target, without training, and compares the final measurement with the
-target. `prediction` draws random plans, of any widths, and compares what the table says with what their files take,
+`families` asks torchvision networks at 224 x 224, with random weights and unlabelled images, for speed-ups; `again`
+measures the files that it left once more, to be run when the machine is quiet. `--busy N` keeps N other processes
+working meanwhile. `promise` compresses every network to every target, without training, and compares the final
+measurement with the target. `prediction` draws random plans, of any widths, and compares what the table says with what their files take,
 each measured against the dense file. `noise` measures a file against its copy, and against one that is about 5 %
 faster. `isolation` compares the ratio that one process measures with that of processes of one file each. IMAGES is an
 image folder of CIFAR-10; DIR holds the checkpoints that NETWORKS names. Results of runs are kept under --runs, so that
@@ -16,6 +20,7 @@ a command that was interrupted goes on.
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import statistics
 import subprocess
@@ -23,17 +28,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import yaml
 
 import compressor
 import exporters
 from compressor.budget.latency import Latency
+from compressor.errors import CompressorError
 from compressor.journal import Journal
 from compressor.recipe import load_recipe
+from compressor.report import Report
 from compressor.run import Run
 from compressor.speed import read_cost
 from compressor.stages import Stages
+from tests.benchmarks import short
+from tests.benchmarks.busy import busy
 
 CIFAR = str(Path(__file__).parents[2] / "samples" / "cifar10-resnet" / "model.py")
 NETWORKS = {
@@ -47,6 +57,10 @@ NETWORKS = {
     },
     "resnet18": {"builder": "torchvision.models:resnet18", "args": {"num_classes": 10}, "input": [3, 64, 64]},
 }
+FAMILIES = (
+    *("mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0", "resnet18", "resnet50"),
+    *("densenet121", "regnet_y_400mf", "vit_b_32", "convnext_tiny", "squeezenet1_1"),
+)
 TARGETS = (1.25, 1.5, 2.0, 3.0)
 PLANS, REPEATS = 30, 20
 
@@ -82,6 +96,56 @@ def promise(args: argparse.Namespace) -> None:
             span = f"{speedup.median:.2f} ({speedup.low:.2f} to {speedup.high:.2f})"
             accuracies = (f"{100 * (n.accuracy or 0):.1f}" for n in (report.dense, report.pruned))
             print(f"| {name} | {target} | {span} | {' | '.join(accuracies)} | {words} |", flush=True)
+
+
+def families(args: argparse.Namespace) -> None:
+    """Print a row per network and target: what was delivered, and what it took to get there."""
+    titles = "network | target | measured (95 %) | A/A | attempts | profile, s | held-out error | plan, s | verdict"
+    print(f"| {titles} |\n|" + " --- |" * 9, flush=True)
+    for name in args.only or FAMILIES:
+        for target in args.targets:
+            try:
+                report = compressor.compress(family(args, name, target), args.runs / f"{name}-{target}")
+            except CompressorError as error:
+                print(f"| {name} | {target} | {error} |" + " |" * 6, flush=True)
+                continue
+            first, speed, seconds = report.benchmarks[0], report.speed, report.seconds
+            assert speed is not None and first.aa is not None
+            cells = [span(first.speedup), span(first.aa), str(len(speed.attempts)), f"{seconds['profile']:.0f}"]
+            cells += ["none" if speed.error is None else f"{speed.error:.1%}", f"{seconds['plan']:.0f}"]
+            verdict = "met" if report.accept[0].passed else "missed"
+            words = verdict if speed.reached else f"{verdict}, out of reach by name"
+            print(f"| {name} | {target} | {' | '.join(cells)} | {words} |", flush=True)
+
+
+def family(args: argparse.Namespace, name: str, target: float) -> Path:
+    """Write the recipe of a torchvision network with random weights."""
+    images = {"count": args.images, "size": 224}
+    content = {
+        "model": {"builder": f"torchvision.models:{name}", "input": [3, 224, 224]},
+        "data": {"source": f"{Path(__file__).with_name('images.py')}:noise", "args": images, "batch_size": 16},
+        "compress": {"target": {"speedup": target}, "calibration": {"images": args.images}},
+        "finetune": {"epochs": 0},
+    }
+    path = args.runs / f"{name}-{target}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def again(args: argparse.Namespace) -> None:
+    """Print, for every finished run, what its report says and what its files show now."""
+    print("| run | asked | reported | measured now (95 %) | A/A now |\n|" + " --- |" * 5)
+    for file in sorted(args.runs.glob("*/report.json")):
+        report = Report.load(file)
+        found = exporters.benchmark([file.parent / f"{k}.onnx" for k in ("dense", "compact")], memory=False)
+        assert found.speedup is not None and found.aa is not None and report.speed is not None
+        cells = (f"{report.speed.target:.2f}", span(report.benchmarks[0].speedup), span(found.speedup), span(found.aa))
+        print(f"| {file.parent.name} | {' | '.join(cells)} |", flush=True)
+
+
+def span(speedup: Any) -> str:
+    """A ratio with its interval."""
+    return f"{speedup.median:.3f} ({speedup.low:.3f} to {speedup.high:.3f})"
 
 
 def isolation(args: argparse.Namespace) -> None:
@@ -142,7 +206,8 @@ def prediction(args: argparse.Namespace) -> None:
         dense, file = args.runs / f"{name}-dense.onnx", args.runs / f"{name}-plan.onnx"
         run.export_plain(run.subject.model, dense)
         for _ in range(args.plans):
-            widths = {g.name: rng.randrange(g.step, g.size + 1, g.step) for g in groups}
+            step = {g.name: math.lcm(g.step, args.multiple_of) for g in groups}
+            widths = {g.name: rng.choice([*range(step[g.name], g.size, step[g.name]), g.size]) for g in groups}
             plan = compressor.Plan.of(groups, {g.name: g.balanced(range(g.size))[: widths[g.name]] for g in groups})
             run.export_plain(compressor.shrink(run.subject.model, plan), file)
             found = exporters.benchmark([dense, file], min_seconds=args.seconds, memory=False).speedup
@@ -178,21 +243,27 @@ def noise(args: argparse.Namespace) -> None:
         print(f"{title}: median {median:.3f}, 1.0 inside {same} of {count}, faster {called}, half-width {half:.2%}")
 
 
-COMMANDS = {f.__name__: f for f in (promise, prediction, noise, isolation)}
+COMMANDS = {f.__name__: f for f in (promise, prediction, noise, isolation, families, again)}
 
 
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=tuple(COMMANDS))
-    for flag in ("--data", "--checkpoints", "--runs"):
-        parser.add_argument(flag, type=Path, required=True)
-    parser.add_argument("--only", nargs="+", choices=NETWORKS)
+    parser.add_argument("what", nargs="?", choices=tuple(COMMANDS), default="families")
+    for flag in ("--data", "--checkpoints"):
+        parser.add_argument(flag, type=Path, help="needed by all but `families` and `again`")
+    parser.add_argument("--runs", type=Path, default=short.FOLDER / "latency")
+    parser.add_argument("--only", nargs="+", choices=(*NETWORKS, *FAMILIES))
+    parser.add_argument("--targets", nargs="+", type=float, default=[1.5, 2.0])
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--busy", type=int, default=0)
+    parser.add_argument("--multiple-of", type=int, default=4, help="random plans of `prediction` have such widths")
     parser.add_argument("--plans", type=int, default=PLANS)
     parser.add_argument("--seconds", type=float, default=2.0)
-    args = parser.parse_args()
+    args = short.parse(parser, what="families", only=["squeezenet1_1"], targets=[1.5], images=16)
     args.runs.mkdir(parents=True, exist_ok=True)
-    COMMANDS[args.what](args)
+    with busy(args.busy):
+        COMMANDS[args.what](args)
 
 
 if __name__ == "__main__":
