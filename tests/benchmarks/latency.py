@@ -10,11 +10,11 @@
 `families` asks torchvision networks at 224 x 224, with random weights and unlabelled images, for speed-ups; `again`
 measures the files that it left once more, to be run when the machine is quiet. `--busy N` keeps N other processes
 working meanwhile. `promise` compresses every network to every target, without training, and compares the final
-measurement with the target. `prediction` draws random plans, of any widths, and compares what the table says with what their files take,
-each measured against the dense file. `noise` measures a file against its copy, and against one that is about 5 %
-faster. `isolation` compares the ratio that one process measures with that of processes of one file each. IMAGES is an
-image folder of CIFAR-10; DIR holds the checkpoints that NETWORKS names. Results of runs are kept under --runs, so that
-a command that was interrupted goes on.
+measurement with the target. `prediction` draws random plans, of multiples of `--multiple-of`, and compares what the
+table says with what their files take, each measured against the dense file. `noise` measures a file against its copy,
+and against one that is about 5 % faster. `isolation` compares the ratio that one process measures with that of several,
+one file each. IMAGES is an image folder of CIFAR-10; DIR holds the checkpoints that NETWORKS names. Results of runs
+are kept under --runs, so that a command that was interrupted goes on.
 """
 
 from __future__ import annotations
