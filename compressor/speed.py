@@ -22,7 +22,7 @@ from compressor.budget.profile import TABLE, fits, measure_table, tables_folder
 from compressor.budget.pursuit import Attempt, Candidates, pursue
 from compressor.budget.skeleton import AXES, Skeleton
 from compressor.errors import InputError, MachineError
-from compressor.journal import Journal
+from compressor.journal import Advance, Journal
 from compressor.recipe import BenchmarkSection
 from compressor.selection.base import Ranking
 from compressor.structure import Plan, shrink
@@ -38,6 +38,8 @@ CURVES = 5
 """How many groups the report shows the staircase of."""
 CANDIDATE_SECONDS, CANDIDATE_PRECISION = 2.0, 0.01
 """How long a candidate is measured against the dense network, and how narrow its interval should be."""
+USUAL_ATTEMPTS = 6
+"""Measurements that a search takes as a rule, for its bar."""
 MAX_REPEATS = 3
 """How often a candidate is measured again before the machine is called too busy to measure anything."""
 MAX_NEIGHBOURS = 500
@@ -183,7 +185,8 @@ class Chase:
     def attempts(self, target: float, groups: Groups, rankings: Mapping[str, Ranking]) -> list[Attempt]:
         """Choose and measure widths; the best ones come last."""
         least = narrowest(groups, self.cost, multiple_of=self.multiple_of, rankings=rankings)
-        return pursue(target, self._floor(least), least, _Plans(self, groups, rankings))
+        with self.journal.bar("plan") as advance:
+            return pursue(target, self._floor(least), least, _Plans(self, groups, rankings, advance))
 
     @cached_property
     def is_here(self) -> bool:
@@ -216,8 +219,9 @@ class Chase:
 class _Plans(Candidates):
     """Choices of widths of a network, with what is known of each."""
 
-    def __init__(self, chase: Chase, groups: Groups, rankings: Mapping[str, Ranking]) -> None:
+    def __init__(self, chase: Chase, groups: Groups, rankings: Mapping[str, Ranking], advance: Advance) -> None:
         self.chase, self.groups, self.rankings, self.cost = chase, groups, rankings, chase.cost
+        self.advance, self.count = advance, 0
         self.measured: dict[tuple[int, ...], Benchmark] = {}
         self.allowed = {g.name: allowed_widths(g, rankings[g.name], chase.multiple_of) for g in groups}
 
@@ -234,7 +238,9 @@ class _Plans(Candidates):
         return self.groups.may_vanish([name for name, width in widths.items() if not width])
 
     def measure(self, widths: Widths) -> Speedup:
+        self.advance(self.count, max(USUAL_ATTEMPTS, self.count + 1))
         found, known = self._found(widths)
+        self.count += 1
         again = " once more" if known else ""
         span = f"{found.low:.2f} to {found.high:.2f}"
         how = "measured" if self.chase.is_here else "by the table"

@@ -17,7 +17,7 @@ from compressor.budget.products import Products
 from compressor.budget.profile import fits, write_kit
 from compressor.budget.segments import Segments
 from compressor.budget.skeleton import Skeleton
-from compressor.budget.staircase import Staircase
+from compressor.budget.staircase import Staircase, least_squares, left_out
 from compressor.inspection import useful_widths
 from compressor.selection.base import Ranking
 from compressor.structure import Groups, find_groups
@@ -143,12 +143,40 @@ def test_tables_of_something_else_are_told(table: LatencyTable, network: tuple[G
 def test_a_kit_holds_all_that_its_script_needs(network: tuple[Groups, Skeleton], tmp_path: Path) -> None:
     files = write_kit(network[1], network[0], SETTINGS, tmp_path / "kit")
     assert {path.name for path in files} >= {"measure.py", "kit.json", "0000.onnx"}
-    imported = [line for line in files[-1].read_text().splitlines() if line.startswith(("import", "from"))]
-    assert not any(word in line for line in imported for word in ("compressor", "exporters", "torch", "onnx "))
+    scripts = [path for path in files if path.suffix == ".py"]
+    imported = [
+        line for path in scripts for line in path.read_text().splitlines() if line.startswith(("import", "from"))
+    ]
+    assert not any(word in line for line in imported for word in ("compressor", "torch", "onnx "))
+    own = {line.split()[1].replace(".", "/") + ".py" for line in imported if "exporters" in line}
+    assert own and all((tmp_path / "kit" / name).is_file() for name in own)
 
 
 def test_features_tell_steps_and_stray_widths() -> None:
     stairs, dense = Staircase(16, 4), np.array([64.0])
-    on, inside, stray = (stairs.features(np.array([[w]]), dense)[0] for w in (48.0, 44.0, 43.0))
-    assert on[2] == inside[2] == stray[2]
-    assert on[3] == inside[3] == 0 and stray[3] == 1
+    on, inside, stray, whole = (stairs.features(np.array([[w]]), dense)[0] for w in (48.0, 44.0, 43.0, 64.0))
+    assert on[2] == inside[2] == 0.75 and on[1] > inside[1]
+    assert not (set(np.flatnonzero(stray)) & set(np.flatnonzero(on)))  # other code runs: none of the terms is shared
+    assert whole[2] == whole[3] == 1.0
+
+
+def test_what_is_left_out_is_predicted_as_by_a_fit_without_it() -> None:
+    rng = np.random.default_rng(0)
+    features, weights = rng.random((30, 4)), rng.uniform(0.5, 1.0, 30)
+    values = 5 + features @ np.array([3.0, 1.0, 0.5, 2.0]) + 0.1 * rng.standard_normal(30)
+    found = left_out(features, values, weights)
+    for row in range(30):
+        others = np.arange(30) != row
+        alone = features[row] @ least_squares(features[others], values[others], weights[others])
+        assert found[row] == pytest.approx(alone, rel=1e-3)
+
+
+def test_a_busy_machine_changes_neither_the_steps_nor_the_ratios(
+    network: tuple[Groups, Skeleton], table: LatencyTable, cost: Latency
+) -> None:
+    rng = np.random.default_rng(1)
+    slowed = [Measured(m.total * rng.uniform(1.0, 1.2), m.operators) for m in table.measured]
+    busy = Latency(replace(table, measured=tuple(slowed)), network[1], network[0])
+    half = {group.name: group.size // 2 for group in network[0]}
+    assert busy.staircase.block == cost.staircase.block
+    assert busy.dense / busy.total(half) == pytest.approx(cost.dense / cost.total(half), rel=0.02)

@@ -72,7 +72,7 @@ def test_the_result_says_which_clock_and_what_the_wall_clock_said(dense_and_copy
 def test_a_clock_that_does_not_advance_gives_wall_times(
     dense_and_copy: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporters.benchmark.clock_for", lambda provider, threads: WALL)
+    monkeypatch.setattr(sys.modules["exporters.benchmark"], "clock_for", lambda provider, threads: WALL)
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
     result = exporters.benchmark(dense_and_copy, min_seconds=0.05, min_samples=10, warmup_seconds=0.01, memory=False)
     assert result.clock == WALL and all(latency.p50_ms > 0 for latency in result.models.values())
