@@ -19,7 +19,7 @@ class Flow:
 
     Attributes:
         weights: The weight of every call.
-        calls: What feeds every call.
+        calls: What feeds every call; nothing, where it works on parameters alone.
         joints: What feeds each tensor that is put together with others (concatenated, multiplied as a matrix, padded):
             as a constant it would have to be written out in full, which takes operations that the network has not.
         outputs: What feeds each output.
@@ -34,12 +34,13 @@ class Flow:
         """What would depend on nothing but constants if all calls with these weights returned them, if anything.
 
         That is the weight of a call, or words. Calls on which nothing depends any more do not count. Those of which
-        nobody was seen to read the output do, whatever becomes of it.
+        nobody was seen to read the output do, whatever becomes of it, and those that return constants as it is, because
+        they work on parameters alone: they are computed once, and take no time.
         """
         constant = frozenset(n for n, weight in enumerate(self.weights) if weight in weights)
-        unread = next((self.weights[n] for n in sorted(constant) if not self._readers[n]), None)
-        if unread is not None:
-            return unread
+        idle = next((self.weights[n] for n in sorted(constant) if n not in self._varying or not self._readers[n]), None)
+        if idle is not None:
+            return idle
         if any(feed <= constant for feed in self.outputs if feed):
             return "an output of the network"
         calls = [n for n, feed in enumerate(self.calls) if feed and n not in constant and feed <= constant]
@@ -61,6 +62,14 @@ class Flow:
             for call in feed - {INPUT}:
                 readers[call].add(reader)
         return tuple(frozenset(own) for own in readers)
+
+    @cached_property
+    def _varying(self) -> frozenset[int]:
+        """The calls that depend on the network's input."""
+        varying = {INPUT}
+        for call, feed in enumerate(self.calls):
+            varying |= set() if varying.isdisjoint(feed) else {call}
+        return frozenset(varying)
 
     def _live(self, constant: Feed) -> set[int]:
         """The calls on which something else than constants may depend: what becomes of joints alone is not known."""

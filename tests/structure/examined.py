@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import runpy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from compressor.structure import Groups, Plan, find_groups, masked
-from tests.structure.networks import Inputs, build, inputs_of
+from tests.structure.networks import Inputs, build, inputs_of, randomised
 
 EXACT = 1e-9
 
@@ -32,6 +35,28 @@ class Examined:
 def examined(name: str) -> Examined:
     model, inputs = build(name), inputs_of(name)
     return Examined(model, inputs, find_groups(model, inputs))
+
+
+CIFAR = runpy.run_path(str(Path(__file__).parents[2] / "samples/cifar10-resnet/model.py"))
+PUBLISHED: dict[str, Callable[[], nn.Module]] = {
+    "cifar_resnet20": CIFAR["resnet20"],
+    "cifar_resnet56": CIFAR["resnet56"],
+    "vit_b_32": partial(torchvision.models.vit_b_32, image_size=64),
+}
+
+
+@cache
+def published(name: str) -> Examined:
+    """A network as torchvision has it, with parameters of which none is close to zero, on small pictures."""
+    torch.manual_seed(0)
+    model = randomised(PUBLISHED.get(name, partial(torchvision.models.get_model, name, weights=None))())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.abs().max() < 0.01:
+                parameter.uniform_(-0.5, 0.5)
+    size = 32 if name.startswith("cifar") else 64
+    x = torch.randn(2, 3, size, size)
+    return Examined(model, (x,), find_groups(model, x[:1]))
 
 
 def random_plan(groups: Groups, seed: int) -> Plan:

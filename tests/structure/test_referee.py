@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch_pruning as tp
-import torchvision
 from torch import nn
 
-from compressor.structure import ChannelGroup, find_groups
+from compressor.structure import ChannelGroup
+from tests.structure.examined import published
 
 IMAGE = torch.zeros(1, 3, 64, 64)
 
@@ -32,10 +34,8 @@ def theirs(graph: tp.DependencyGraph, model: nn.Module, layer: str) -> set[tuple
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "regnet_y_400mf", "squeezenet1_1", "densenet121"])
 def test_groups_are_those_of_torch_pruning(name: str) -> None:
-    torch.manual_seed(0)
-    model = torchvision.models.get_model(name, weights=None).eval()
+    model, groups = copy.deepcopy(published(name).model), published(name).groups
     graph = tp.DependencyGraph().build_dependency(model, IMAGE)
-    groups = find_groups(model, IMAGE)
     assert len(groups)
     for group in groups:
         assert ours(group) == theirs(graph, model, group.producers[0]), group.name

@@ -73,8 +73,6 @@ class Net(nn.Module):
         match self.kind:
             case "parallel":
                 x = a(x) + b(x) + c(x)
-            case "beside the stream":
-                x = x + a(x) + b(x) + c(x)
             case "padded":
                 x = (F.pad(x, (0, 0, 0, 0, 4, 4)) + a(x)).relu()
                 x = x + c(b(x[:, :8]).relu())
@@ -99,7 +97,6 @@ class Net(nn.Module):
 
 KINDS: dict[str, tuple[set[str], set[str]]] = {
     "parallel": ({"a.inner b.inner", "a.inner c.inner", "b.inner c.inner"}, {"a.inner", "b.inner", "c.inner"}),
-    "beside the stream": ({"a.inner b.inner c.inner"}, {"a.inner", "b.inner", "c.inner"}),
     "padded": ({"a.inner c.inner"}, {"a.inner", "c.inner"}),
     "padded twice": ({"a.inner c.inner", "b.inner c.inner"}, {"a.inner", "b.inner", "c.inner"}),
     "chain": ({"a.inner c.inner", "b.inner c.inner"}, {"a.inner", "b.inner", "c.inner"}),
@@ -173,14 +170,13 @@ def test_a_set_may_vanish_where_all_that_is_left_depends_on_the_input(kind: str)
 def test_what_may_vanish_is_exact_and_adds_nothing_to_the_file(kind: str, tmp_path: Path) -> None:
     model, groups, x = subject(kind)
     many = exporters.count_nodes(exporters.export_onnx(model, x, tmp_path / "dense.onnx"))
-    for names in KINDS[kind][0]:
-        plan = Plan.of(groups, dict.fromkeys(names.split(), ()))
-        assert verify(model, plan, x) < 1e-9
-        small = shrink(model, plan)
-        path = exporters.export_onnx(small, x, tmp_path / "small.onnx")
-        assert exporters.check_parity(small, path, x).max_rel < 1e-4
-        few = exporters.count_nodes(path)
-        assert all(number <= many.get(operator, 0) for operator, number in few.items()), (names, few, many)
+    plans = [Plan.of(groups, dict.fromkeys(names.split(), ())) for names in sorted(KINDS[kind][0])]
+    assert all(verify(model, plan, x) < 1e-9 for plan in plans)
+    small = shrink(model, plans[0])
+    path = exporters.export_onnx(small, x, tmp_path / "small.onnx")
+    assert exporters.check_parity(small, path, x).max_rel < 1e-4
+    few = exporters.count_nodes(path)
+    assert all(number <= many.get(operator, 0) for operator, number in few.items()), (few, many)
 
 
 def test_a_plan_that_leaves_a_layer_with_constants_alone_is_refused() -> None:
@@ -206,3 +202,42 @@ class Placed(Net):
 def test_where_the_input_cannot_be_marked_nothing_is_thought_to_depend_on_it() -> None:
     groups = find_groups(randomised(Placed("input")), torch.randn(2, 8, 8, 8))
     assert vanishing(groups) == ["a.inner", "b.inner"] and not groups.may_vanish(["a.inner", "b.inner"])
+
+
+class Table(nn.Module):
+    """Two layers that work on a buffer: what they return is the same for all inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.other, self.head = (
+            nn.Linear(6, 8),
+            nn.Linear(2, 12),
+            nn.Linear(12, 8),
+            nn.Linear(8, 3),
+        )
+        self.register_buffer("places", torch.randn(5, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stem(x) + self.other(self.one(self.places).relu()))
+
+
+def test_what_is_computed_once_from_parameters_does_not_vanish() -> None:
+    assert vanishing(find_groups(Table().eval(), torch.randn(2, 5, 6))) == []
+
+
+class Words(nn.Module):
+    """A residual branch on an embedding: an input that cannot be marked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.one, self.other, self.head = (
+            nn.Embedding(9, 8), nn.Linear(8, 12), nn.Linear(12, 8), nn.Linear(8, 3)
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.words(x)
+        return self.head(x + self.other(self.one(x).relu()))
+
+
+def test_branches_vanish_where_the_input_is_made_of_whole_numbers() -> None:
+    assert vanishing(find_groups(Words().eval(), torch.randint(9, (2, 5)))) == ["one"]

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import runpy
-from collections.abc import Callable, Mapping
-from functools import cache, partial
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional as F
 
@@ -17,14 +14,9 @@ from compressor.errors import InputError
 from compressor.refit import refit
 from compressor.structure import Groups, Plan
 from compressor.structure.vanished import ConstantConv2d
+from tests.structure.examined import published
 from tests.structure.networks import randomised
 
-CIFAR = runpy.run_path(str(Path(__file__).parents[2] / "samples/cifar10-resnet/model.py"))
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "cifar_resnet20": CIFAR["resnet20"],
-    "cifar_resnet56": CIFAR["resnet56"],
-    "vit_b_32": partial(torchvision.models.vit_b_32, image_size=64),
-}
 VANISHING = {
     "cifar_resnet20": [f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in range(3)],
     "cifar_resnet56": [f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in range(9)],
@@ -47,18 +39,9 @@ shortcut, streams, and what is concatenated; not the heads of torchvision's atte
 reads the last weight."""
 
 
-@cache
 def subject(name: str) -> tuple[nn.Module, Groups, torch.Tensor]:
-    """A network whose parameters are all neither zero nor close to it, in small."""
-    torch.manual_seed(0)
-    model = randomised((NETWORKS.get(name) or partial(torchvision.models.get_model, name, weights=None))())
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.abs().max() < 0.01:
-                parameter.uniform_(-0.5, 0.5)
-    size = 32 if name.startswith("cifar") else 64
-    x = torch.randn(2, 3, size, size)
-    return model, find_groups(model, x[:1]), x
+    known = published(name)
+    return known.model, known.groups, known.inputs[0]
 
 
 def every_second(groups: Groups) -> Plan:
@@ -79,11 +62,12 @@ def nothing_new(few: Mapping[str, int], many: Mapping[str, int]) -> bool:
     return all(number <= many.get(operator, 0) for operator, number in few.items())
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet20", "resnet18", "mobilenet_v3_small", "convnext_tiny", "vit_b_32"])
+@pytest.mark.parametrize("name", ["cifar_resnet20", "resnet18", "mobilenet_v3_small", "convnext_tiny"])
 def test_what_vanishes_is_exact_and_adds_nothing_to_the_file(name: str, tmp_path: Path) -> None:
     model, groups, x = subject(name)
     dense = exporters.count_nodes(exporters.export_onnx(model, x, tmp_path / "dense.onnx"))
-    for gone in (VANISHING[name], VANISHING[name][len(VANISHING[name]) // 3 :][:1]):
+    alone = [["layer2.0.conv1"]] if name == "cifar_resnet20" else []
+    for gone in [VANISHING[name], *alone]:
         plan = Plan.of(groups, dict.fromkeys(gone, ()))
         assert verify(model, plan, x) < 1e-9
         small = shrink(model, plan).eval()
