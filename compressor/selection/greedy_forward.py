@@ -49,6 +49,7 @@ class GreedyForward(Method):
 
     name = "greedy_forward"
     summary = "adds the unit that lowers the loss of the network most; label-free unless loss is cross_entropy"
+    takes_moments = True
     paper = "Ye et al., Good Subnetworks Provably Exist, ICML 2020 (arXiv 2003.01794)"
 
     def __init__(
