@@ -90,7 +90,7 @@ class Forecaster:
         return self._weights + waiting + walking + solving
 
     def _solving(self, name: str, images: int) -> int:
-        """The rows of a layer, those of its inputs twice, and its matrices; of a depthwise one only outputs are read."""
+        """The rows of a layer, those of its inputs twice, and its matrices; a depthwise one reads its outputs alone."""
         groups, outputs, inputs = self._shapes[name]
         read = outputs if self._layers[name].depthwise else inputs
         rows = 4 * groups * rows_wanted(groups, read, images) * (2 * read + 4 * outputs)

@@ -299,7 +299,9 @@ def rows_wanted(groups: int, inputs: int, images: int) -> int:
 def _own_outputs(call: WeightCall, places: Places) -> Tensor:
     """What a convolution that has not run yet will deliver, without its bias, as rows."""
     assert call.input is not None
-    output = torch.convolution(call.input, call.operand.detach(), None, *call.settings, call.groups)
+    stride, padding, dilation, transposed, more = call.settings
+    weight = call.operand.detach()
+    output = torch.convolution(call.input, weight, None, stride, padding, dilation, transposed, more, call.groups)
     return read_outputs(replace(call, output=output), places)
 
 

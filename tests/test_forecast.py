@@ -32,7 +32,7 @@ def test_too_little_memory_is_told_with_a_cure_that_cures() -> None:
     given = forecaster()
     available = (given.stages(256)["refit"] + given.stages(64)["refit"]) // 2
     assert given.stages(64)["select"] < available
-    with pytest.raises(MachineError, match=r"refit needs .* compress.calibration.images: (128|64)") as caught:
+    with pytest.raises(MachineError, match=r"(?s)refit needs .* compress.calibration.images: (128|64)") as caught:
         check_memory(given, available)
     assert caught.value.exit_code == 3
     images = int(str(caught.value).rpartition(": ")[2])

@@ -282,7 +282,7 @@ def test_little_memory_gives_about_the_same_network(monkeypatch: pytest.MonkeyPa
     begun: list[int] = []
 
     def tight(*args: Any) -> Iterator[Calls]:
-        for calls in in_step(*args, most=64 * 2 * 8 * 8 * 8 * 4):
+        for calls in in_step(*args, most=2**20):
             begun.append(calls.images)
             yield calls
 
