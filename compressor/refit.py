@@ -44,7 +44,7 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 HELD_OUT = 0.2
 FEWEST = 10
 """Rows and images from which a layer is solved; of fewer, those that are held out cannot judge."""
-LARGE_BYTES = 2**28
+LARGE_BYTES = 2**26
 """Outputs of a layer from which on freed memory is given back at once; that takes time."""
 ROW_BYTES = 2**28
 """Inputs of a layer for which it is solved: more rows are only taken where its inputs need them."""
@@ -117,6 +117,7 @@ def refit(
             trim()
         if progress is not None:
             progress(len(done), len(cuts))
+    trim()
     return fitted, done
 
 
