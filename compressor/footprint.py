@@ -72,6 +72,7 @@ class Footprint:
         inputs: The input itself.
         peak: The most that all tensors that the pass makes take at a time.
         calls: The operations with a watched weight in the order of the data, without what ran through them.
+        positions: How often each of them uses an element of its weight.
         held: What is alive behind each of them, without the input.
         output: What of that is the output of the operation.
         last_use: The first watched operation behind which the inputs are not read any more.
@@ -80,6 +81,7 @@ class Footprint:
     inputs: float
     peak: float
     calls: tuple[WeightCall, ...]
+    positions: tuple[float, ...]
     held: tuple[float, ...]
     output: tuple[float, ...]
     last_use: int
@@ -107,7 +109,7 @@ def footprint_of(model: nn.Module, batch: Batch, weights: Iterable[str] = ()) ->
         batch: Inputs; two of them are used.
         weights: Names of the weights to watch.
     """
-    watched, stops = set(weights), list[tuple[WeightCall, int, int]]()
+    watched, stops = set(weights), list[tuple[WeightCall, int, int, int]]()
     few = part_of(batch, 0, 2)
     tensors = tensors_of(few)
     gauge = Gauge([*model.parameters(), *model.buffers(), *tensors])
@@ -116,7 +118,7 @@ def footprint_of(model: nn.Module, batch: Batch, weights: Iterable[str] = ()) ->
     def visit(call: WeightCall) -> None:
         if call.weight in watched:
             output = 0 if call.output is None else call.output.nbytes
-            stops.append((replace(call, input=None, output=None), gauge.live, output))
+            stops.append((replace(call, input=None, output=None), call.positions, gauge.live, output))
 
     with evaluating(model), gauge, last, Watch(model, visit):
         model(*few)
@@ -124,9 +126,10 @@ def footprint_of(model: nn.Module, batch: Batch, weights: Iterable[str] = ()) ->
     return Footprint(
         inputs=sum(tensor.nbytes for tensor in tensors) / count,
         peak=gauge.peak / count,
-        calls=tuple(call for call, _, _ in stops),
-        held=tuple(live / count for _, live, _ in stops),
-        output=tuple(output / count for _, _, output in stops),
+        calls=tuple(call for call, *_ in stops),
+        positions=tuple(positions / count for _, positions, _, _ in stops),
+        held=tuple(live / count for _, _, live, _ in stops),
+        output=tuple(output / count for *_, output in stops),
         last_use=last.time,
     )
 

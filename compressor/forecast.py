@@ -16,7 +16,7 @@ from compressor.footprint import PASS_BYTES, WORKSPACE, footprint_of
 from compressor.gram import precision
 from compressor.lockstep import HELD_BYTES, Course, held_by_both
 from compressor.refit import rows_wanted
-from compressor.selection.moments import ROWS_OF_WIDE, WIDE, bytes_of_moments
+from compressor.selection.moments import WIDE, bytes_of_moments
 from compressor.selection.prices import CHANGE_BYTES, MOST_IMAGES, SHARES
 from compressor.selection.softened import STACK_BYTES
 from compressor.structure.groups import Groups
@@ -46,6 +46,7 @@ class Forecaster:
         tensors = dict([*model.named_parameters(), *model.named_buffers()])
         self._footprint = footprint_of(model, images[0], [name for name, t in tensors.items() if t.dim() > 1])
         self._layers = {call.weight: call for call in self._footprint.calls if call.sink is not None}
+        self._positions = {c.weight: p for c, p in zip(self._footprint.calls, self._footprint.positions, strict=True)}
         self._shapes = {name: read_matrix(call).shape for name, call in self._layers.items()}
         self._weights = sum(tensor.nbytes for tensor in tensors.values())
         self._groups, self._images, self._moments, self._refit = groups, images, moments, refit
@@ -74,7 +75,8 @@ class Forecaster:
         by_group = [{s.tensor for s in g.slices if s.role == "consumer"} & self._shapes.keys() for g in self._groups]
         consumers = set[str]().union(*by_group)
         moments = sum(bytes_of_moments(*self._shapes[name]) for name in consumers)
-        ranking = max((_square(self._shapes[name]) for name in consumers), default=0)
+        widest = max((inputs for _, _, inputs in (self._shapes[n] for n in consumers) if inputs <= WIDE), default=0)
+        ranking = _square(widest)
         cuts = [4 * (1 + len(SHARES)) * sum(self._shapes[name].numel() for name in names) for names in by_group]
         changes = min(sum(cuts), CHANGE_BYTES + max(cuts, default=0))
         gradients = max(self._weights, min(STACK_BYTES, self._weights * MOST_IMAGES // 2))
@@ -93,8 +95,8 @@ class Forecaster:
         """The rows of a layer, those of its inputs twice, and its matrices; a depthwise one reads its outputs alone."""
         groups, outputs, inputs = self._shapes[name]
         read = outputs if self._layers[name].depthwise else inputs
-        rows = 4 * groups * rows_wanted(groups, read, images) * (2 * read + 4 * outputs)
-        return rows + _square((groups, outputs, read)) + 20 * groups * outputs * inputs
+        rows = min(rows_wanted(groups, read, images), int(self._positions[name] * images))
+        return 4 * groups * rows * (2 * read + 4 * outputs) + _square(min(read, rows)) + 20 * groups * outputs * inputs
 
 
 def check_memory(forecaster: Forecaster, available: int | None, processes: int = 1) -> str:
@@ -138,9 +140,8 @@ def _fitting_images(forecaster: Forecaster, available: int) -> int | None:
     return None
 
 
-def _square(shape: Sequence[int]) -> int:
-    """Matrices of the inputs of one convolution group; of the rows instead, where there are too many inputs."""
-    size = min(shape[2], ROWS_OF_WIDE) if shape[2] > WIDE else shape[2]
+def _square(size: int) -> int:
+    """Square matrices of the inputs of one convolution group, or of the rows where there are fewer of them."""
     return COPIES * size**2 * precision(size).itemsize
 
 

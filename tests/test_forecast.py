@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -51,6 +54,41 @@ def test_processes_share_what_there_is() -> None:
     check_memory(given, 2 * needed, processes=2)
     with pytest.raises(MachineError):
         check_memory(given, 2 * needed - 2, processes=2)
+
+
+MEASURED = """
+import re
+from pathlib import Path
+import torch
+from torch import nn
+from compressor.forecast import Forecaster
+from compressor.refit import refit
+from compressor.selection.base import Calibration
+from compressor.selection.imitation import Imitation
+from compressor.structure import Plan, find_groups
+
+def status(name):
+    return 1024 * int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+torch.set_num_threads(1)
+convs = [nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in ((3, 64), (64, 64), (64, 64))]
+model = nn.Sequential(*(m for conv in convs for m in (conv, nn.ReLU())), nn.Flatten(), nn.Linear(4096, 10)).eval()
+groups = find_groups(model, torch.zeros(2, 3, 64, 64))
+images = [(torch.randn(128, 3, 64, 64),) for _ in range(6)]
+forecast = max(Forecaster(model, groups, images, moments=True, refit=True).stages(768).values())
+Path("/proc/self/clear_refs").write_text("5")
+before = status("VmRSS")
+rankings = Imitation().rank(Calibration(model, groups, images))
+refit(model, Plan.uniform(groups, 0.5), images, groups=groups)
+print(forecast, status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+def test_the_forecast_is_within_a_factor_of_what_is_measured() -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
+    forecast, measured = map(int, done.stdout.split())
+    assert 0.4 * forecast < measured < 1.2 * forecast
 
 
 def test_the_forecast_does_not_grow_with_the_number_of_images() -> None:
