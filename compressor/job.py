@@ -15,7 +15,7 @@ from compressor import __version__, fingerprint, ranks
 from compressor.batches import sizes_of
 from compressor.data import Data, calibration_batches, load_data, other_batches
 from compressor.errors import InputError
-from compressor.forecast import Forecaster, check_memory
+from compressor.memory_forecast import Forecaster, check_memory
 from compressor.headroom import available_memory
 from compressor.journal import Journal
 from compressor.recipe import Recipe

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compressor.errors import MachineError
-from compressor.forecast import Forecaster, check_memory
+from compressor.memory_forecast import Forecaster, check_memory
 from compressor.structure import find_groups
 
 GIB = 2**30
@@ -61,7 +61,7 @@ import re
 from pathlib import Path
 import torch
 from torch import nn
-from compressor.forecast import Forecaster
+from compressor.memory_forecast import Forecaster
 from compressor.refit import refit
 from compressor.selection.base import Calibration
 from compressor.selection.imitation import Imitation
