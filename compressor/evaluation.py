@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from compressor import ranks
+from compressor.batches import Batch, cut
 from compressor.errors import InputError
+from compressor.footprint import fitting, inputs_in_a_pass
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ def evaluate(
     device = device or _device(model)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     part = ranks.share(loader) if together else loader
-    total = len(part) if isinstance(part, Sized) else 0
+    total, most = len(part) if isinstance(part, Sized) else 0, 0
     with inference(model):
         for done, (*inputs, labels) in enumerate(part, start=1):
-            logits = _logits(model, inputs, device)
+            inputs = [x.to(device, non_blocking=True) for x in inputs]
+            most = most or inputs_in_a_pass(model, tuple(inputs))
+            logits = torch.cat([_logits(model, few, device) for few in cut([tuple(inputs)], most)])
             sums += _sums(logits, _check_labels(labels, logits).to(device))
             if progress and total:
                 progress(done, total)
@@ -74,11 +78,11 @@ def evaluate(
     return Evaluation(right / images, right5 / images, loss / images, int(images))
 
 
-def agreement(model: nn.Module, dense: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> float:
+def agreement(model: nn.Module, dense: nn.Module, batches: Sequence[Batch]) -> float:
     """Share of inputs for which both networks choose the same class, 0 to 1."""
     same = images = 0
     with inference(model), inference(dense):
-        for batch in batches:
+        for batch in fitting(dense, batches):
             ours, theirs = (_logits(network, batch, _device(network)).cpu() for network in (model, dense))
             finite = ours.isfinite().all(1) & theirs.isfinite().all(1)
             same += int(((ours.argmax(1) == theirs.argmax(1)) & finite).sum())

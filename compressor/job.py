@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor import __version__, fingerprint
+from compressor import __version__, fingerprint, ranks
+from compressor.batches import sizes_of
 from compressor.data import Data, calibration_batches, hold_out, load_data, other_batches
 from compressor.errors import InputError
 from compressor.gates.settings import is_gate
+from compressor.headroom import available_memory
 from compressor.journal import Journal
+from compressor.memory_forecast import Forecaster, check_memory
 from compressor.recipe import Recipe
 from compressor.selection.base import Method
 from compressor.stages import Stages, sha256
@@ -46,6 +50,7 @@ class Job:
 
     def __init__(self, recipe: Recipe, base: Path, stages: Stages, journal: Journal) -> None:
         self.recipe, self.base, self.stages, self.journal = recipe, base, stages, journal
+        self._memory_is_checked = False
 
     @cached_property
     def subject(self) -> Subject:
@@ -87,17 +92,17 @@ class Job:
         return recipe.model_copy(update={"finetune": finetune, "accept": accept.model_copy(update=off)})
 
     @cached_property
-    def calibration(self) -> tuple[list[tuple[Tensor, ...]], list[Tensor] | None]:
+    def calibration(self) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[Tensor] | None]:
         """Batches of training images, and their labels where there are any."""
         images = self.recipe.compress.calibration.images
         return calibration_batches(self.data, images, self.recipe.data.batch_size, self.recipe.seed)
 
     @cached_property
-    def others(self) -> list[tuple[Tensor, ...]]:
+    def others(self) -> Sequence[tuple[Tensor, ...]]:
         """Batches of training images to judge by: those of the calibration only where hardly any others are left."""
         images = self.recipe.compress.calibration.images
         others = other_batches(self.data, images, self.recipe.data.batch_size, self.recipe.seed)
-        if sum(len(batch[0]) for batch in others) >= FEWEST_JUDGES:
+        if sum(sizes_of(others)) >= FEWEST_JUDGES:
             return others
         self.journal.say(
             "hardly any image is left that was not solved for: agreement is told on those, and is too high"
@@ -130,6 +135,20 @@ class Job:
         source = Path(self.recipe.data.source.rpartition(":")[0])
         root = self.recipe.data.root
         return [Path(), self.base, source.parent, *([root] if root else [])]
+
+    def check_memory(self) -> None:
+        """Say how much memory the run needs, the first time that a stage begins which needs a lot.
+
+        Raises:
+            MachineError: it is more than can be had.
+        """
+        if ranks.leads() and not self._memory_is_checked:
+            self._memory_is_checked = True
+            moments, refit = self.method is not None and self.method.takes_moments, self.recipe.compress.refit
+            images = self.calibration[0] if moments or refit else [self.real_inputs]
+            forecaster = Forecaster(self.subject.model, self.subject.groups, images, moments=moments, refit=refit)
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            self.journal.say(check_memory(forecaster, available_memory(), processes))
 
     def stage(
         self, name: str, depends_on: Mapping[str, Any], function: Callable[[Path], None], *, together: bool = False

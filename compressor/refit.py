@@ -9,20 +9,31 @@ mean output goes into the bias or into the batch norm that follows. Needs no lab
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate, pairwise
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compressor.batches import Batch, sizes_of
 from compressor.factor import factor
 from compressor.gram import gram
-from compressor.lockstep import in_step
+from compressor.lockstep import Calls, in_step
 from compressor.memory import pool, trim
 from compressor.structure.groups import Groups, Slice
-from compressor.structure.linear import draw_places, read_inputs, read_matrix, read_outputs, unit_columns, write_matrix
+from compressor.structure.linear import (
+    Places,
+    draw_places,
+    read_inputs,
+    read_matrix,
+    read_outputs,
+    rows_at,
+    unit_columns,
+    write_matrix,
+)
 from compressor.structure.mask import zero_columns
 from compressor.structure.norms import kept_norms
 from compressor.structure.plan import Plan
@@ -33,8 +44,10 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 HELD_OUT = 0.2
 FEWEST = 10
 """Rows and images from which a layer is solved; of fewer, those that are held out cannot judge."""
-LARGE_BYTES = 2**28
+LARGE_BYTES = 2**26
 """Outputs of a layer from which on freed memory is given back at once; that takes time."""
+ROW_BYTES = 2**28
+"""Inputs of a layer for which it is solved: more rows are only taken where its inputs need them."""
 NEGLIGIBLE = 1e-6
 WIDE = 5_000
 ROWS_PER_INPUT, ROWS_PER_IMAGE, FEWEST_ROWS, ROWS_OF_WIDE = 4, 16, 8_192, 2_048
@@ -67,7 +80,7 @@ class Refit:
 def refit(
     model: nn.Module,
     plan: Plan,
-    images: Sequence[tuple[Any, ...]],
+    images: Sequence[Batch],
     *,
     groups: Groups,
     mixing: float = 1.0,
@@ -92,7 +105,7 @@ def refit(
     """
     fitted = duplicate(model)
     cuts = _cuts(fitted, plan)
-    solver = _Solver(fitted, cuts, groups, sum(len(batch[0]) for batch in images), mixing, seed)
+    solver = _Solver(fitted, cuts, groups, sum(sizes_of(images)), mixing, seed)
     done: list[Refit] = []
     pool()
     trim()
@@ -104,6 +117,7 @@ def refit(
             trim()
         if progress is not None:
             progress(len(done), len(cuts))
+    trim()
     return fitted, done
 
 
@@ -137,7 +151,7 @@ class _Solver:
         self.parameters = dict(model.named_parameters())
         self.repeated = groups.repeated
 
-    def solve(self, calls: Sequence[tuple[WeightCall, WeightCall]]) -> Refit:
+    def solve(self, calls: Calls) -> Refit:
         """Solve one layer from the calls of all batches: of the dense network finished, of the other begun."""
         first = calls[0][1]
         if first.weight in self.repeated or first.input is None or self.images < FEWEST:
@@ -145,8 +159,12 @@ class _Solver:
         whole = read_matrix(first)
         mask = self._kept(first, whole)
         read = mask.any(0).nonzero()[:, 0]
+        if first.depthwise:  # its outputs are only scaled: they stand for the inputs, and scales for the matrix
+            read = torch.arange(whole.shape[1])
+            old, kept = _identities(whole), list[Tensor]()
+        else:
+            old, kept = whole[:, :, read], [row[read].nonzero()[:, 0] for row in mask]
         x, y = self._rows(calls, read)
-        old, kept = whole[:, :, read], [row[read].nonzero()[:, 0] for row in mask]
         now = x @ old.transpose(1, 2) + self._bias(first, old)
         same = float((now - y).square().sum() / y.square().sum().clamp_min(1e-30)) < NEGLIGIBLE
         if same or x.shape[1] < FEWEST:
@@ -158,18 +176,18 @@ class _Solver:
         after, matrix = judge.best([iter([old]), self._candidates(first, old, kept, *judge.seen, centred)])
         if after >= before:
             return Refit(first.layer, before, before, applied=False)
-        write_matrix(first, torch.zeros_like(whole).index_copy_(2, read, matrix))
+        write_matrix(first, matrix @ whole if first.depthwise else torch.zeros_like(whole).index_copy_(2, read, matrix))
         if centred:
             self._shift(first, _shift(matrix, x, y).flatten())
-        positions = sum(dense.output.numel() for dense, _ in calls if dense.output is not None) / whole[:, :, 0].numel()
-        return Refit(first.layer, before, after, True, judge.error_seen(matrix), x.shape[1] / positions)
+        share = x.shape[1] / self._positions(calls, whole)
+        return Refit(first.layer, before, after, True, judge.error_seen(matrix), share)
 
     def _candidates(
         self, call: WeightCall, old: Tensor, kept: Sequence[Tensor], x: Tensor, y: Tensor, centred: bool
     ) -> Iterator[Tensor]:
         """The solution for every ridge; a depthwise convolution has one, the scale of every channel."""
         if call.depthwise:
-            yield old * _scales(x @ old.transpose(1, 2), y, centred)[:, :, None]
+            yield torch.diag_embed(_scales(x, y, centred))
             return
         if not any(map(len, kept)):
             yield torch.zeros_like(old)
@@ -181,21 +199,28 @@ class _Solver:
                 matrix[g][:, kept[g]] = fit(ridge).to(matrix.dtype)
             yield matrix
 
-    def _rows(self, calls: Sequence[tuple[WeightCall, WeightCall]], read: Tensor) -> tuple[Tensor, Tensor]:
+    def _rows(self, calls: Calls, read: Tensor) -> tuple[Tensor, Tensor]:
         """Some inputs of the network in work, and what is to be made of them: the dense outputs, at the same places."""
-        enough = max(ROWS_PER_INPUT * len(read), ROWS_PER_IMAGE * self.images, FEWEST_ROWS)
-        rows = ROWS_OF_WIDE if len(read) > WIDE else enough
-        limit = -(-rows // len(calls))
-        xs, ys = [], []
-        for number, (dense, other) in enumerate(calls):
-            places = draw_places(dense, limit, torch.Generator().manual_seed(self.seed + number))
-            x, y = read_inputs(other, places), read_outputs(dense, places)
+        matrix = read_matrix(calls[0][1])
+        limit = -(-rows_wanted(len(matrix), len(read), self.images) // len(calls))
+        drawn = [
+            draw_places(dense, limit, torch.Generator().manual_seed(self.seed + number))
+            for number, (dense, _) in enumerate(calls)
+        ]
+        ends = [0, *accumulate(rows_at(dense, places) for (dense, _), places in zip(calls, drawn, strict=True))]
+        xs, ys = (matrix.new_empty(len(matrix), ends[-1], size) for size in (len(read), matrix.shape[1]))
+        for (dense, other), places, (start, end) in zip(calls, drawn, pairwise(ends), strict=True):
+            x, y = (_own_outputs if other.depthwise else read_inputs)(other, places), read_outputs(dense, places)
             if self.mixing < 1:
-                matrix = read_matrix(dense)
+                matrix = _identities(matrix) if other.depthwise else read_matrix(dense)
                 y = torch.lerp(x @ matrix.transpose(1, 2) + self._bias(dense, matrix), y, self.mixing)
-            xs.append(x.index_select(2, read))
-            ys.append(y)
-        return torch.cat(xs, 1), torch.cat(ys, 1)
+            xs[:, start:end], ys[:, start:end] = x.index_select(2, read), y
+        return xs, ys
+
+    def _positions(self, calls: Calls, matrix: Tensor) -> float:
+        """Number of positions of the layer on all images, also those that have not come to it."""
+        outputs = sum(dense.output.numel() for dense, _ in calls if dense.output is not None)
+        return outputs / matrix[:, :, 0].numel() * self.images / calls.images
 
     def _kept(self, call: WeightCall, matrix: Tensor) -> Tensor:
         """Which inputs are left, (groups, inputs)."""
@@ -264,26 +289,49 @@ class _Judge:
         return _error(outputs + _shift(matrix, *self.seen)[:, None] if self.centred else outputs, y, self.centred)
 
 
+def rows_wanted(groups: int, inputs: int, images: int) -> int:
+    """How many rows a layer with some inputs in each of its convolution groups is solved from."""
+    if inputs > WIDE:
+        return ROWS_OF_WIDE
+    needed = max(ROWS_PER_INPUT * inputs, FEWEST_ROWS)
+    return max(needed, min(ROWS_PER_IMAGE * images, ROW_BYTES // max(1, 4 * groups * inputs)))
+
+
+def _own_outputs(call: WeightCall, places: Places) -> Tensor:
+    """What a convolution that has not run yet will deliver, without its bias, as rows."""
+    assert call.input is not None
+    stride, padding, dilation, transposed, more = call.settings
+    weight = call.operand.detach()
+    output = torch.convolution(call.input, weight, None, stride, padding, dilation, transposed, more, call.groups)
+    return read_outputs(replace(call, output=output), places)
+
+
+def _identities(matrix: Tensor) -> Tensor:
+    """A matrix for each convolution group that leaves its outputs as they are, (groups, outputs, outputs)."""
+    return torch.eye(matrix.shape[1]).to(matrix).expand(len(matrix), -1, -1)
+
+
 def _shift(matrix: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """What the outputs of a matrix lack on average, (groups, outputs)."""
     return y.mean(1) - torch.einsum("gop,gp->go", matrix, x.mean(1))
 
 
 def _fit(x: Tensor, y: Tensor, centred: bool) -> Callable[[float], Tensor]:
-    """Least squares of one convolution group; the result maps a ridge to (outputs, inputs).
+    """Least squares of one convolution group; the result maps a ridge to (outputs, inputs). `x` is changed.
 
     Solved in the space of the rows where there are fewer of them than inputs.
     """
     if centred:
-        x, y = x - x.mean(0), y - y.mean(0)
+        x, y = x.sub_(x.mean(0)), y - y.mean(0)
     dual = len(x) < x.shape[1]
     products = gram(x.t() if dual else x)
     scale = float(products.diagonal().sum(dtype=torch.float64) / x.shape[1]) or 1.0
     right = (y if dual else x.t() @ y).to(products.dtype)
+    rows = x if dual else None
 
     def solve(ridge: float) -> Tensor:
         solution = torch.cholesky_solve(right, factor(products, ridge * scale))
-        return solution.t() @ x.to(solution.dtype) if dual else solution.t()
+        return solution.t() if rows is None else solution.t() @ rows.to(solution.dtype)
 
     return solve
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
+from compressor.batches import Batch, Parts, sizes_of
 from compressor.budget.allocate import allocate
 from compressor.budget.model import CostModel
+from compressor.footprint import fitting
 from compressor.refit import refit
 from compressor.selection.base import Ranking
 from compressor.selection.gate_loss import divergence
@@ -23,7 +24,7 @@ from compressor.structure.watch import evaluating
 HELD_OUT = 0.25
 CLOSE, NARROW = 0.01, 1e-3
 TRIALS = 10
-Images = Sequence[tuple[Any, ...]]
+Images = Sequence[Batch]
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class Rise:
         seed: int,
     ) -> None:
         self._model, self._groups, self._rankings, self._mixing, self._seed = model, groups, rankings, mixing, seed
-        self._seen, self._held = _split(images)
+        self._seen, held = _split(images)
+        self._held = fitting(model, held)
         with evaluating(model):
             self._dense = [logits(model(*batch)) for batch in self._held]
 
@@ -127,14 +129,14 @@ class Rise:
 
 def _split(images: Images) -> tuple[Images, Images]:
     """All but the last quarter of the images, and that quarter."""
-    sizes = [len(batch[0]) for batch in images]
+    sizes = sizes_of(images)
     left = sum(sizes) - max(1, int(sum(sizes) * HELD_OUT))
-    seen, held = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
-    for batch, size in zip(images, sizes, strict=True):
-        cut = min(size, max(0, left))
-        left -= cut
-        if cut:
-            seen.append(tuple(t[:cut] for t in batch))
-        if cut < size:
-            held.append(tuple(t[cut:] for t in batch))
-    return seen, held
+    seen, held = list[tuple[int, int, int]](), list[tuple[int, int, int]]()
+    for number, size in enumerate(sizes):
+        border = min(size, max(0, left))
+        left -= border
+        if border:
+            seen.append((number, 0, border))
+        if border < size:
+            held.append((number, border, size))
+    return Parts(images, seen), Parts(images, held)

@@ -19,6 +19,7 @@ from compressor.budget.cost import measure_cost
 from compressor.errors import InputError, MachineError
 from compressor.evaluation import agreement, evaluate
 from compressor.facts import facts_of
+from compressor.footprint import fitting
 from compressor.forecast import describe, forecast
 from compressor.gates.settings import EPOCHS, is_gate, read_gate
 from compressor.gates.trainer import train_gates
@@ -163,6 +164,7 @@ class Run(Job):
         """Measure what is to be kept."""
 
         def work(directory: Path) -> None:
+            self.check_memory()
             self._assess(self.subject.model, directory, "dense", together=True)
 
         return self.stage("evaluate-dense", {}, work, together=True)
@@ -173,6 +175,7 @@ class Run(Job):
         assert method is not None
 
         def work(directory: Path) -> None:
+            self.check_memory()
             images, labels = self.calibration
             with self.journal.bar(f"select ({method.name})") as advance:
                 subject, seed = self.subject, self.recipe.seed
@@ -220,6 +223,7 @@ class Run(Job):
         section = self.recipe.compress
 
         def work(directory: Path) -> None:
+            self.check_memory()
             plan, model, refits = Plan.load(planned / PLAN), self.subject.model, list[Refit]()
             if section.refit:
                 model, refits = self._refit(plan)
@@ -276,7 +280,7 @@ class Run(Job):
 
     def _revive(self, model: nn.Module, directory: Path) -> None:
         """Raise the units that hardly ever fire, and write down how many there were."""
-        found = revive(model, self.calibration[0][0], self.recipe.finetune.revive)
+        found = revive(model, fitting(model, self.calibration[0])[0], self.recipe.finetune.revive)
         units, dead, raised = (sum(getattr(entry, name) for entry in found) for name in ("units", "dead", "raised"))
         self.journal.say(f"finetune: {dead} of {units} units never fire; {raised} that hardly fire are raised")
         write_json(directory / ACTIVITY, [dataclasses.asdict(entry) for entry in found])

@@ -93,6 +93,20 @@ def test_labels_and_outputs_must_go_together(batches: list[Any], words: str) -> 
         evaluate(nn.Identity(), batches)
 
 
+def test_batches_that_memory_is_too_small_for_are_evaluated_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(nn.Identity):
+        sizes: list[int] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.sizes.append(len(x))
+            return x
+
+    monkeypatch.setattr("compressor.evaluation.inputs_in_a_pass", lambda *args: 2)
+    found = evaluate(Counting(), loader(logits(0, 1, 2, 7, 7, 7)))
+    assert found == evaluate(nn.Identity(), loader(logits(0, 1, 2, 7, 7, 7)))
+    assert Counting.sizes == [2, 2, 2]
+
+
 def test_agreement_is_the_share_of_equal_answers() -> None:
     class Wrong(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

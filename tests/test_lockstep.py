@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.lockstep import in_step
+from compressor.batches import Batches
+from compressor.lockstep import FEWEST, in_step
 from compressor.structure.watch import WeightCall
 
 Calls = list[tuple[WeightCall, WeightCall]]
@@ -118,3 +120,104 @@ def test_a_finished_walk_leaves_no_thread() -> None:
     before = threading.active_count()
     list(in_step(network(), network(), batches(5), WEIGHTS))
     assert threading.active_count() == before
+
+
+class Generated(Batches):
+    """Batches that nobody keeps, each made when it is read."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+        self.reads: list[int] = []
+
+    def read(self, number: int) -> tuple[Tensor]:
+        self.reads.append(number)
+        return (torch.randn(self.sizes[number], 3, 16, 16, generator=torch.Generator().manual_seed(number)),)
+
+
+def tapering() -> nn.Module:
+    """A network whose maps become ever smaller."""
+    torch.manual_seed(0)
+    sizes = [(3, 8, 1), (8, 16, 2), (16, 16, 2), (16, 16, 2)]
+    layers = [layer for i, o, s in sizes for layer in (nn.Conv2d(i, o, 3, stride=s, padding=1), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64, 3)).eval()
+
+
+def bytes_alive() -> int:
+    """Of all tensors that Python knows."""
+    found = [o for o in gc.get_objects() if isinstance(o, Tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in found}
+    return sum(storages.values())
+
+
+TAPERING = {f"{number}.weight" for number in (0, 2, 4, 6, 9)}
+ROOM = 2**19
+
+
+def test_what_waits_never_takes_more_than_is_allowed() -> None:
+    dense, other, data = tapering(), tapering(), Generated([10] * 12)
+    gc.collect()
+    before = bytes_alive()
+    begun = []
+    for calls in in_step(dense, other, data, TAPERING, most=ROOM):
+        assert bytes_alive() - before <= ROOM
+        begun.append(calls.images)
+        assert calls.images == sum(len(left.output) for left, _ in calls if left.output is not None)
+    assert begun == sorted(begun)
+    assert FEWEST <= begun[0] < 30 and begun[-1] == 120
+
+
+def test_without_a_limit_it_would_take_more() -> None:
+    gc.collect()
+    before = bytes_alive()
+    walk = in_step(tapering(), tapering(), Generated([10] * 12), TAPERING)
+    assert [len(calls) for calls in [next(walk)]] == [12]
+    assert bytes_alive() - before > 2 * ROOM
+
+
+def test_images_that_begin_later_go_the_same_way_and_are_read_once() -> None:
+    dense, data = tapering(), Generated([10] * 12)
+    expected = [dense(*batch) for batch in Generated([10] * 12)]
+    *_, last = in_step(dense, tapering(), data, TAPERING, most=ROOM)
+    outputs = [left.output for left, _ in last if left.output is not None]
+    assert torch.allclose(torch.cat(outputs), torch.cat(expected), atol=1e-6)
+    assert sorted(set(data.reads)) == list(range(12))
+
+
+def test_images_that_begin_later_see_what_was_changed_before() -> None:
+    other = tapering()
+    for number, calls in enumerate(in_step(tapering(), other, Generated([10] * 12), TAPERING, most=ROOM)):
+        if number == 0:
+            with torch.no_grad():
+                other.get_parameter("0.weight").zero_()
+                other.get_parameter("0.bias").zero_()
+        if number == 1:
+            assert not any(right.input.any() for _, right in calls if right.input is not None)
+
+
+class Remembering(nn.Module):
+    """Reads its input again in the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = tapering()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x) + x.mean((1, 2, 3))[:, None]
+        return out
+
+
+def test_an_input_that_is_read_again_is_kept() -> None:
+    walk = in_step(Remembering(), Remembering(), Generated([10] * 4), {"body." + name for name in TAPERING})
+    assert len(list(walk)) == len(TAPERING)
+
+
+def test_images_of_the_caller_are_left_alone() -> None:
+    data = [(torch.randn(4, 3, 16, 16),) for _ in range(3)]
+    copies = [batch[0].clone() for batch in data]
+    list(in_step(tapering(), tapering(), data, TAPERING))
+    assert all(torch.equal(batch[0], copy) for batch, copy in zip(data, copies, strict=True))
+
+
+def test_few_images_wait_where_none_would_be_allowed() -> None:
+    begun = [calls.images for calls in in_step(tapering(), tapering(), Generated([10] * 4), TAPERING, most=1)]
+    assert begun == [FEWEST] * len(TAPERING)

@@ -17,9 +17,10 @@ import yaml
 from PIL import Image
 from torch import nn
 
+import compressor.job
 import compressor.run
 from compressor.budget.allocate import Budget
-from compressor.errors import InputError
+from compressor.errors import InputError, MachineError
 from compressor.pipeline import check_run, compress, inspect_recipe
 from compressor.recipe import load_recipe
 from compressor.report import Report
@@ -124,6 +125,24 @@ def test_a_run_leaves_what_the_contract_names(finished: tuple[Path, Report]) -> 
     names = {path.name for path in finished[0].iterdir() if not path.name.startswith(".")}
     assert names == FILES | {"samples-batch1.json", "samples-batch2.json"}
     assert Report.load(finished[0] / "report.json") == finished[1]
+
+
+def test_the_memory_that_a_run_needs_is_told(finished: tuple[Path, Report]) -> None:
+    assert "memory: up to 0." in (finished[0] / "log.txt").read_text()
+
+
+def test_too_little_memory_ends_a_run_before_the_long_work(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compressor.job, "available_memory", lambda: 2**20)
+    with pytest.raises(MachineError, match=r"(?s)memory.*cure"):
+        compress(project / "recipe.yaml", tmp_path)
+    assert not list((tmp_path / "stages").glob("select-*"))
+
+
+def test_a_finished_run_needs_no_memory(project: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compressor.job, "available_memory", lambda: 2**20)
+    compress(project / "recipe.yaml", run_dir)
 
 
 def test_the_target_is_met_and_measured(finished: tuple[Path, Report]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import compressor.refit
-from compressor.refit import Refit, refit, summary
+from compressor.lockstep import Calls, in_step
+from compressor.refit import Refit, refit, rows_wanted, summary
 from compressor.structure import Plan, find_groups, shrink, verify
 from tests.structure.examined import EXACT, random_plan, state
 from tests.structure.networks import CASES, build, conv_bn, inputs_of, randomised
@@ -271,3 +273,30 @@ def test_a_depthwise_convolution_is_scaled_and_shifted() -> None:
     old, new = (m.state_dict()[f"{entry.layer}.weight"] for m in (model, fitted))
     assert torch.allclose(new / old, (new / old)[:, :, :1, :1].expand_as(old), rtol=1e-3)
     assert not torch.allclose(new, old)
+
+
+def test_little_memory_gives_about_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer images come to the first layers then, with more positions of each."""
+    model, data = toy(conv_bn(8, 8)), images(16)
+    _, after, done = halved(model, data)
+    begun: list[int] = []
+
+    def tight(*args: Any) -> Iterator[Calls]:
+        for calls in in_step(*args, most=2**20):
+            begun.append(calls.images)
+            yield calls
+
+    monkeypatch.setattr(compressor.refit, "in_step", tight)
+    _, again, redone = halved(model, data)
+    assert begun[0] < begun[-1] < 256
+    assert again < 1.1 * after
+    assert [entry.layer for entry in redone] == [entry.layer for entry in done]
+    assert all(entry.share <= 1 for entry in redone)
+    assert [entry.share for entry in halved(model, data)[2]] == [entry.share for entry in redone]
+
+
+@pytest.mark.parametrize(("images", "rows"), [(100, 8_192), (1_000, 16_000), (100_000, 2**28 // 400)])
+def test_rows_do_not_grow_without_end(images: int, rows: int) -> None:
+    assert rows_wanted(1, 100, images) == rows
+    assert rows_wanted(1, 4_000, 100_000) == 16_777
+    assert rows_wanted(1, 5_001, 100_000) == 2_048

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import IterableDataset, default_collate
 
+from compressor.batches import Batches
 from compressor.data.augment import seeded
 from compressor.data.base import Data
 from compressor.errors import InputError
 
 ITEMS = "give (input, …, label), or single inputs, of one shape"
+KEPT_BYTES = 2**28
+"""Images up to which all are kept; of more, a batch is read when it is asked for."""
 
 
 def calibration_batches(
     data: Data, images: int, batch_size: int, seed: int
-) -> tuple[list[tuple[Tensor, ...]], list[Tensor] | None]:
+) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[Tensor] | None]:
     """Choose training images at random, the same ones for the same seed.
 
     Args:
@@ -33,42 +38,101 @@ def calibration_batches(
     Raises:
         InputError: there is no image at all, or an item is not as it should be.
     """
-    with seeded(seed):
-        items = _items(data.calibration, 0, images)
-    if not items:
+    inputs, labels = _batches(data.calibration, 0, images, batch_size, seed)
+    if not inputs:
         raise InputError("there are no calibration images", where="data", cure="check data.source and data.root")
-    return _batches(items, batch_size)
+    return inputs, labels
 
 
-def other_batches(data: Data, images: int, batch_size: int, seed: int) -> list[tuple[Tensor, ...]]:
+def other_batches(data: Data, images: int, batch_size: int, seed: int) -> Sequence[tuple[Tensor, ...]]:
     """Choose as many training images, or as are left, that `calibration_batches` with the same arguments does not.
 
     Returns:
         Batches of inputs.
     """
+    return _batches(data.calibration, images, images, batch_size, seed)[0]
+
+
+class _Read:
+    """Batches of chosen items of a dataset, each read when it is asked for; the last one is kept.
+
+    What is drawn at random while an item is read depends on the seed and on the number of the batch alone.
+    """
+
+    def __init__(self, dataset: Any, chosen: Sequence[Sequence[int]], seed: int) -> None:
+        self._dataset, self._chosen, self._seed = dataset, chosen, seed
+        self.sizes = [len(batch) for batch in chosen]
+        self._last: tuple[int, tuple[tuple[Tensor, ...], Tensor | None]] | None = None
+
+    def __call__(self, number: int) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        if self._last is None or self._last[0] != number:
+            self._last = None
+            with seeded(hash((self._seed, number))):
+                self._last = number, _collated([self._dataset[i] for i in self._chosen[number]])
+        return self._last[1]
+
+
+class _Inputs(Batches):
+    def __init__(self, batches: _Read) -> None:
+        self._batches, self.sizes = batches, batches.sizes
+
+    def read(self, number: int) -> tuple[Tensor, ...]:
+        return self._batches(number)[0]
+
+
+class _Labels(Sequence[Tensor]):
+    def __init__(self, batches: _Read) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches.sizes)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._batches(range(len(self))[number])[1]
+
+
+def _batches(
+    dataset: Any, start: int, count: int, size: int, seed: int
+) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[Tensor] | None]:
+    """Inputs and labels of up to `count` items."""
+    if isinstance(dataset, IterableDataset):
+        with seeded(seed):
+            return _kept(list(islice(dataset, start, start + count)), size)
     with seeded(seed):
-        items = _items(data.calibration, images, images)
-    return _batches(items, batch_size)[0] if items else []
+        chosen = torch.randperm(len(dataset))[start : start + count].tolist()
+        first = [dataset[i] for i in chosen[:1]]
+        if len(chosen) * sum(map(_bytes, first)) <= KEPT_BYTES:
+            return _kept([*first, *(dataset[i] for i in chosen[1:])], size)
+    read = _Read(dataset, list(_split(chosen, size)), seed)
+    return _Inputs(read), _Labels(read) if read(0)[1] is not None else None
 
 
-def _batches(items: list[Any], batch_size: int) -> tuple[list[tuple[Tensor, ...]], list[Tensor] | None]:
+def _kept(items: list[Any], size: int) -> tuple[list[tuple[Tensor, ...]], list[Tensor] | None]:
+    batches = [_collated(batch) for batch in _split(items, size)]
+    labels = [label for _, label in batches if label is not None]
+    return [inputs for inputs, _ in batches], labels or None
+
+
+def _split(items: list[Any], size: int) -> Iterator[list[Any]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _bytes(item: Any) -> int:
+    return sum(leaf.nbytes for leaf in tree_leaves(item) if isinstance(leaf, Tensor))
+
+
+def _collated(items: list[Any]) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """Inputs and labels of a batch."""
     try:
-        batches = [default_collate(items[i : i + batch_size]) for i in range(0, len(items), batch_size)]
+        batch = default_collate(items)
     except (TypeError, RuntimeError) as error:
         raise InputError(
             f"items cannot be put together to a batch: {error}", where="data.source", cure=ITEMS
         ) from error
     if isinstance(items[0], Tensor):
-        return [(batch,) for batch in batches], None
+        return (batch,), None
     if not isinstance(items[0], (tuple, list)):
         raise InputError(f"an item is a {type(items[0]).__name__}", where="data.source", cure=ITEMS)
     if len(items[0]) == 1:
-        return [tuple(batch) for batch in batches], None
-    return [tuple(batch[:-1]) for batch in batches], [batch[-1] for batch in batches]
-
-
-def _items(dataset: Any, start: int, count: int) -> list[Any]:
-    if isinstance(dataset, IterableDataset):
-        return list(islice(dataset, start, start + count))
-    chosen = torch.randperm(len(dataset))[start : start + count].tolist()
-    return [dataset[i] for i in chosen]
+        return tuple(batch), None
+    return tuple(batch[:-1]), batch[-1]

@@ -55,6 +55,8 @@ class Method(ABC):
     summary: ClassVar[str]
     paper: ClassVar[str]
     needs_labels: ClassVar[bool] = False
+    takes_moments: ClassVar[bool] = False
+    """Whether second moments of what all consumers read are taken, which needs memory."""
 
     @abstractmethod
     def rank(self, calibration: Calibration) -> dict[str, Ranking]:

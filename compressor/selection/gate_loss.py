@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compressor.footprint import PASS_BYTES
 from compressor.selection.gates import Gated, Recording
 from compressor.structure.groups import ChannelGroup
 
 CHUNK = 16
 STACK = 256
 """Images, counted over all settings of the gates, that are run at a time."""
+SPREADS_BYTES = 2**30
+"""Most memory for what single units contribute to the outputs of one operation, on all images."""
 SLACK, ROUNDING = 1e-5, 1e-2
 
 PerImage = Callable[[list[Tensor], list[Tensor]], Tensor]
@@ -106,7 +109,8 @@ class GateLoss:
         self._chunks: list[tuple[Gated, list[Tensor]]] = []
         for index in order.split(CHUNK):
             batch = tuple(t[index] for t in self._images)
-            self._chunks.append((self._recording.gated(self._group, batch), [t[index] for t in self._targets]))
+            gated = self._recording.gated(self._group, batch, SPREADS_BYTES * CHUNK // self.count)
+            self._chunks.append((gated, [t[index] for t in self._targets]))
 
     def _each(self, counts: Tensor, scale: float) -> Tensor:
         """Loss on every image, in their present order."""
@@ -116,7 +120,8 @@ class GateLoss:
     def _sums(self, chunk: int, counts: Tensor, units: Sequence[int], scale: float) -> list[float]:
         """Sum of the losses on the images of a chunk, for each unit."""
         gated, targets = self._chunks[chunk]
-        stacks = torch.tensor(units).split(max(1, STACK // CHUNK))
+        most = min(STACK // CHUNK, PASS_BYTES // max(1, self._recording.peak))
+        stacks = torch.tensor(units).split(max(1, most))
         losses = [gated.map(lambda out: self._loss(out, targets), counts, some, scale) for some in stacks]
         return torch.cat(losses).sum(1, dtype=torch.float64).tolist()
 

@@ -20,7 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.utils._pytree import tree_leaves
 
+from compressor.batches import tensors_of
 from compressor.errors import InputError
+from compressor.footprint import Gauge
 from compressor.structure.groups import ChannelGroup
 from compressor.structure.shrink import duplicate
 from compressor.structure.watch import TensorNames, WeightReader, aten, evaluating
@@ -81,7 +83,9 @@ class Recording:
                 return args
 
             self.nodes = [node for node in self.module.graph.nodes if node.op != "placeholder"]
-            self.run(self.nodes, self._inputs(batch), change=note)
+            with Gauge([*folded.parameters(), *folded.buffers(), *tensors_of(batch)]) as gauge:
+                self.run(self.nodes, self._inputs(batch), change=note)
+            self.peak = gauge.peak
 
     def dense(self, batch: tuple[Any, ...]) -> list[Tensor]:
         """The outputs of the network."""
@@ -124,8 +128,14 @@ class Recording:
                     del values[source]
         return values
 
-    def gated(self, group: ChannelGroup, batch: tuple[Any, ...]) -> Gated:
-        """The network on a batch, with gates on the units of a group, at the inputs of all its consumers."""
+    def gated(self, group: ChannelGroup, batch: tuple[Any, ...], spread: int = SPREAD_BYTES) -> Gated:
+        """The network on a batch, with gates on the units of a group, at the inputs of all its consumers.
+
+        Args:
+            group: The group.
+            batch: Inputs, as many as were recorded.
+            spread: Most memory for what single units contribute to the outputs of one operation.
+        """
         owners = {node: owner for node, reader in self.readers.items() if (owner := _owner(reader, group)) is not None}
         tainted: set[fx.Node] = set()
         for node in self.nodes:
@@ -133,7 +143,8 @@ class Recording:
                 tainted.add(node)
         border = {source for node in tainted for source in node.all_input_nodes} - tainted
         values = self.run(self._leading_to(border), self._inputs(batch), keep=border)
-        return Gated(self, group, owners, [n for n in self.nodes if n in tainted], {n: values[n] for n in border})
+        rest = [n for n in self.nodes if n in tainted]
+        return Gated(self, group, owners, rest, {n: values[n] for n in border}, min(spread, SPREAD_BYTES))
 
     def _leading_to(self, wanted: Collection[fx.Node]) -> list[fx.Node]:
         needed, nodes = set(wanted), []
@@ -169,8 +180,9 @@ class Gated:
         owners: dict[fx.Node, Tensor],
         nodes: list[fx.Node],
         values: dict[fx.Node, Any],
+        spread: int,
     ) -> None:
-        self._size = group.size
+        self._size, self._spread = group.size, spread
         self._recording, self._owners, self._values = recording, owners, values
         self._counts = torch.zeros(group.size)
         self._rest, self._heads = nodes, dict[fx.Node, Head]()
@@ -248,7 +260,7 @@ class Gated:
             return node.target(*self._gate(gate)(node, args))
 
         constant = output(torch.zeros(self._size))
-        if constant.numel() * constant.element_size() * self._size > SPREAD_BYTES:
+        if constant.numel() * constant.element_size() * self._size > self._spread:
             return None
         parts = torch.stack([output(gate) - constant for gate in torch.eye(self._size)])
         return Head(constant, parts, torch.zeros_like(constant))

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from compressor.batches import first
 from compressor.errors import InputError
 from compressor.selection.base import Calibration, Method, Ranking
 from compressor.selection.gate_loss import CHUNK, Batch, GateLoss, cross_entropy, divergence
@@ -49,6 +50,7 @@ class GreedyForward(Method):
 
     name = "greedy_forward"
     summary = "adds the unit that lowers the loss of the network most; label-free unless loss is cross_entropy"
+    takes_moments = True
     paper = "Ye et al., Good Subnetworks Provably Exist, ICML 2020 (arXiv 2003.01794)"
 
     def __init__(
@@ -157,8 +159,8 @@ def _prices(reached: dict[int, float], size: int) -> tuple[float, ...]:
 
 def _first(calibration: Calibration, wanted: int) -> tuple[Batch, Tensor | None]:
     """The first images and their labels, in whole chunks."""
-    columns = zip(*calibration.images, strict=True)
-    images = tuple(torch.cat(column)[:wanted] for column in columns)
+    columns = zip(*first(calibration.images, wanted), strict=True)
+    images = tuple(torch.cat(column) for column in columns)
     count = len(images[0]) // CHUNK * CHUNK
     if not count:
         raise InputError(
@@ -166,8 +168,16 @@ def _first(calibration: Calibration, wanted: int) -> tuple[Batch, Tensor | None]
             where="compress.calibration.images",
             cure=f"give at least {CHUNK}",
         )
-    labels = None if calibration.labels is None else torch.cat(list(calibration.labels))[:count]
+    labels = None if calibration.labels is None else torch.cat(_labels(calibration.labels, count))[:count]
     return tuple(t[:count] for t in images), labels
+
+
+def _labels(batches: Sequence[Tensor], wanted: int) -> list[Tensor]:
+    """The first batches, with at least that many labels."""
+    found: list[Tensor] = []
+    while sum(map(len, found)) < wanted:
+        found.append(batches[len(found)])
+    return found
 
 
 def _dense(recording: Recording, images: Batch) -> list[Tensor]:

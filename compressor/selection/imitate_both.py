@@ -22,6 +22,7 @@ class ImitateBoth(Method):
 
     name = "imitate_both"
     summary = "the better of imitate_simplex and imitate_global for every group; label-free"
+    takes_moments = True
     paper = "Ye et al., Greedy Optimization Provably Wins the Lottery, NeurIPS 2020 (arXiv 2010.15969)"
 
     def __init__(self, width: Annotated[float, Field(gt=0, le=1)] = 0.5, images: int = 128) -> None:

@@ -20,6 +20,8 @@ class Imitating(Method):
             the whole network makes of it, to second order (`kfac`).
     """
 
+    takes_moments = True
+
     def __init__(self, metric: str = "batch_norm") -> None:
         if metric not in METRICS:
             cure = f"choose one of: {', '.join(METRICS)}"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from compressor.batches import sizes_of
 from compressor.selection.base import Calibration
 from compressor.selection.moments import Moments
 from compressor.selection.prices import held_out
@@ -48,7 +49,7 @@ def kfac(calibration: Calibration, moments: Mapping[str, Moments]) -> Scales:
             call = moments[name].call
             matrix = read_matrix(replace(call, operand=viewed(call, tensors[name], gradient.contiguous())))
             sums[name] += matrix.double().square().sum(2)
-    count = sum(len(batch[0]) for batch in images)
+    count = sum(sizes_of(images))
     return {name: (sums[name] / count / own.power.clamp_min(1e-30)[:, None]).sqrt() for name, own in moments.items()}
 
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from compressor import ranks
+from compressor.batches import Batch, sizes_of
 from compressor.factor import factor
+from compressor.footprint import fitting
 from compressor.gram import add_gram, mirror, precision
 from compressor.structure.groups import Slice
 from compressor.structure.linear import draw_places, read_inputs, read_matrix, unit_columns
@@ -122,7 +124,7 @@ class Moments:
 def collect_moments(
     model: nn.Module,
     consumers: Iterable[str],
-    images: Sequence[tuple[Any, ...]],
+    images: Sequence[Batch],
     *,
     seed: int = 0,
     progress: Any = None,
@@ -132,13 +134,15 @@ def collect_moments(
     Args:
         model: The dense network.
         consumers: Names of the weights to watch. A weight that is used several times sums over all its uses.
-        images: Batches of inputs.
+        images: Batches of inputs; those whose pass would take too much memory are cut into parts.
         seed: Draws the positions where a layer has more of them than are needed.
         progress: Called with (done, total) after every batch.
     """
     wanted = set(consumers)
     found: dict[str, Moments] = {}
-    count = sum(batch[0].shape[0] for batch in images)
+    images = fitting(model, images)
+    sizes = sizes_of(images)
+    count = sum(sizes)
     generator = torch.Generator()
     together = len(images) >= ranks.count() > 1
     numbers = ranks.share(range(len(images))) if together else range(len(images))
@@ -157,7 +161,7 @@ def collect_moments(
     with evaluating(model), Watch(model, visit):
         for number in numbers:
             generator.manual_seed(seed + number)
-            batch_size = images[number][0].shape[0]
+            batch_size = sizes[number]
             model(*images[number])
             if progress is not None:
                 progress(number + 1, len(images))
@@ -186,6 +190,14 @@ def _empty(call: WeightCall) -> Moments:
     gram = torch.zeros(groups, *([0, 0] if wide else [inputs, inputs]), dtype=precision(inputs))
     total, scale = weight.new_zeros(groups, inputs), weight.new_ones(weight.shape[:2])
     return Moments(weight, gram, total, replace(call, input=None, output=None), scale, total.float(), wide=wide)
+
+
+def bytes_of_moments(groups: int, outputs: int, inputs: int) -> int:
+    """What the moments of a consumer take, with the rows that wait to be added."""
+    weight = 8 * groups * outputs * inputs
+    if inputs > WIDE:
+        return weight + 4 * groups * inputs * ROWS_OF_WIDE
+    return weight + groups * inputs**2 * (precision(inputs).itemsize + 4)
 
 
 def columns_of(moments: Moments, cut: Slice) -> list[list[tuple[int, Tensor]]]:

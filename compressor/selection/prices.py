@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from compressor.batches import Batch, part_of, size_of, sizes_of
 from compressor.selection.base import Calibration, Ranking
 from compressor.selection.moments import Moments
 from compressor.selection.narrowed import narrowed
@@ -67,19 +68,19 @@ def price(calibration: Calibration, rankings: Mapping[str, Ranking], moments: di
     return {name: Ranking(r.order, _curve(r.error, points[name])) for name, r in rankings.items()}
 
 
-def held_out(calibration: Calibration) -> list[tuple[Tensor, ...]]:
+def held_out(calibration: Calibration) -> list[Batch]:
     """The images that prices are taken on."""
-    total = sum(len(batch[0]) for batch in calibration.images)
+    total = sum(sizes_of(calibration.images))
     return _last(calibration.images, min(MOST_IMAGES, max(FEWEST_IMAGES, total // PART)))
 
 
-def _last(images: Sequence[tuple[Tensor, ...]], most: int) -> list[tuple[Tensor, ...]]:
+def _last(images: Sequence[Batch], most: int) -> list[Batch]:
     """The last images, at most that many."""
-    chosen: list[tuple[Tensor, ...]] = []
+    chosen: list[Batch] = []
     count = 0
     for batch in reversed(images):
-        chosen.append(tuple(t[: most - count] for t in batch))
-        count += len(chosen[-1][0])
+        chosen.append(part_of(batch, 0, most - count))
+        count += size_of(chosen[-1])
         if count >= most:
             break
     return chosen

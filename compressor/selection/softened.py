@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from compressor.batches import sizes_of
 from compressor.structure.watch import evaluating
 
 TEMPERATURE = 4.0
@@ -43,7 +44,7 @@ def divergences(
     rows = {name: [i for i, change in enumerate(changes) if name in change] for name in names}
     stacked = {name: torch.stack([changes[i][name].flatten() for i in rows[name]]) for name in names}
     size = max(1, STACK_BYTES // (4 * max(1, sum(stack.shape[1] for stack in stacked.values()))))
-    squares, count = torch.zeros(len(changes), dtype=torch.float64), sum(len(batch[0]) for batch in images)
+    squares, count = torch.zeros(len(changes), dtype=torch.float64), sum(sizes_of(images))
     for found in _stacks(gradients(model, names, images, seed), size):
         effects = torch.zeros(len(changes), len(found[0]), dtype=torch.float64)
         for name, gradient in zip(names, found, strict=False):

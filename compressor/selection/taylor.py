@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from compressor.batches import Batch, cut
 from compressor.errors import InputError
+from compressor.footprint import inputs_in_a_pass
 from compressor.selection.base import Calibration, Method, Ranking, ranking_from_scores
 from compressor.selection.units import sum_per_unit
 
@@ -49,9 +51,14 @@ def _effects(
     """`weight * gradient` of the cross-entropy, for every element of the named tensors."""
     state = calibration.model.state_dict()
     weights = {name: state[name].detach().clone().requires_grad_() for name in names}
-    with torch.enable_grad():
-        loss = cross_entropy(functional_call(calibration.model, weights, images), labels)
-    gradients = torch.autograd.grad(loss, list(weights.values()))
-    return {
-        name: weight.detach() * gradient for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-    }
+
+    def gradients(part: Batch) -> tuple[Tensor, ...]:
+        *inputs, wanted = part
+        with torch.enable_grad():
+            loss = cross_entropy(functional_call(calibration.model, weights, tuple(inputs)), wanted)
+        return torch.autograd.grad(len(wanted) / len(labels) * loss, list(weights.values()))
+
+    batch = (*images, labels)
+    most = inputs_in_a_pass(calibration.model, batch, run=gradients)
+    total = [sum(parts) for parts in zip(*map(gradients, cut([batch], most)), strict=True)]
+    return {name: weight.detach() * total for (name, weight), total in zip(weights.items(), total, strict=True)}

@@ -45,6 +45,14 @@ def draw_places(call: WeightCall, limit: int, generator: torch.Generator) -> Pla
     return Places(torch.randperm(rows, generator=generator)[:limit].to(call.output.device) if rows > limit else None)
 
 
+def rows_at(call: WeightCall, places: Places) -> int:
+    """How many rows are read of a finished call."""
+    if not call.is_convolution:
+        return call.positions if places.index is None else len(places.index)
+    assert call.output is not None and places.index is not None
+    return call.output.shape[0] * len(places.index)
+
+
 def read_inputs(call: WeightCall, places: Places) -> Tensor:
     """Inputs as rows, (groups, rows, inputs of a group); those of a convolution are its patches, channel by channel."""
     assert call.input is not None

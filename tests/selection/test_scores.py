@@ -93,6 +93,24 @@ def test_taylor_is_the_derivative_of_the_loss_by_a_gate_at_the_consumer() -> Non
     assert found.error == pytest.approx(wanted.error, rel=1e-4)
 
 
+def test_taylor_sums_gradients_over_parts_of_a_batch_that_memory_is_too_small_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, groups = network()
+    given = calibration(model, groups)
+    whole = Taylor().rank(given)["0"]
+    asked = []
+
+    def few(*args: object, **options: object) -> int:
+        asked.append(args)
+        return 3
+
+    monkeypatch.setattr("compressor.selection.taylor.inputs_in_a_pass", few)
+    parts = Taylor().rank(given)["0"]
+    assert asked and parts.order == whole.order
+    assert parts.error == pytest.approx(whole.error, rel=1e-4)
+
+
 def test_taylor_adds_the_effects_on_all_consumers_before_it_takes_the_absolute_value() -> None:
     class Cancelling(nn.Module):
         def __init__(self) -> None:
