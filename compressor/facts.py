@@ -60,7 +60,7 @@ def _load(job: Job) -> float:
     """Seconds to read an image."""
     images = min(READ, job.recipe.compress.calibration.images)
     started = perf_counter()
-    calibration_batches(job.data, images, images, job.recipe.seed)
+    list(calibration_batches(job.data, images, images, job.recipe.seed)[0])
     return (perf_counter() - started) / images / max(1, job.recipe.data.workers)
 
 
