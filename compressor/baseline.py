@@ -11,7 +11,7 @@ from compressor.recipe import BaselineSection
 from compressor.report.schema import Benchmark, Report, Rule
 from compressor.rules import NO_LABELS, ROUNDING, at_most, unjudged
 
-MACHINE = ("cpu", "cores", "usable_cores", "governor", "onnxruntime")
+MACHINE = ("cpu", "cores", "usable_cores", "cpu_quota", "governor", "onnxruntime")
 
 
 def load_baseline(path: Path) -> Report:

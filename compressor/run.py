@@ -71,6 +71,7 @@ from compressor.training.length import count_batches
 from compressor.training.loop import finetune
 from compressor.training.revive import revive
 from exporters.benchmark import benchmark
+from exporters.cores import doubt, usable_cores
 from exporters.errors import ProviderUnavailableError
 from exporters.parity import check_parity
 from exporters.runtime import create_session
@@ -138,6 +139,8 @@ class Run(Job):
         check_target(self.subject, self.recipe.compress)
         if self.table:
             self.journal.say(f"latencies are those of {self.recipe.benchmark.table}")
+        if problem := doubt(self.recipe.benchmark.threads, usable_cores()):
+            self.journal.say(f"benchmark.threads: {problem}")
         check_data(self.recipe, self.method, self.data)
         if self.recipe.finetune.epochs and self.data.train is not None:
             count_batches(self.data.train)
@@ -155,7 +158,8 @@ class Run(Job):
         done = self.stage("export-dense", self.export_settings(), work)
         try:
             if (done / DENSE).exists():  # not so in a rehearsal
-                create_session(done / DENSE, provider=self.recipe.benchmark.provider)
+                settings = self.recipe.benchmark
+                create_session(done / DENSE, provider=settings.provider, threads=settings.threads)
         except ProviderUnavailableError as error:
             raise MachineError(error.problem, where="benchmark.provider", cure=error.cure) from error
         return done

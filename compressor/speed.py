@@ -30,7 +30,7 @@ from compressor.structure.groups import Groups
 from compressor.subject import USUAL_ALIGNMENT, Subject
 from exporters.benchmark import Benchmark, benchmark
 from exporters.latency_table import LatencyTable
-from exporters.operators import device
+from exporters.operators import is_here
 from exporters.statistics import Speedup
 
 WHY_NOT = "no-table.txt"
@@ -191,7 +191,7 @@ class Chase:
     @cached_property
     def is_here(self) -> bool:
         """Whether the budget is about this device, so that candidates can be measured."""
-        return not isinstance(self.cost, Latency) or self.cost.table.device == device()
+        return not isinstance(self.cost, Latency) or is_here(self.cost.table.device)
 
     def _floor(self, least: Widths) -> float:
         return min(1.0, 1.001 * self.cost.total(least) / self.cost.dense)

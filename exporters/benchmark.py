@@ -29,6 +29,7 @@ import numpy as np
 
 from exporters import statistics
 from exporters.clock import WALL, clock_for
+from exporters.cores import doubt as cores_doubt
 from exporters.errors import ExportError
 from exporters.memory import peak_bytes
 from exporters.runtime import environment
@@ -137,6 +138,8 @@ class Benchmark:
         load, cores = self.environment["load_average"], self.environment["cores"]
         if load is not None and load > cores:
             found.append(f"other processes were running: load average {load:.1f} on {cores} cores")
+        if (cores := self.environment.get("usable_cores")) and (problem := cores_doubt(self.threads, cores)):
+            found.append(problem)
         if self.calls_per_sample > 1:
             found.append(f"a sample is the mean of {self.calls_per_sample} calls: p90 and p99 are those of the means")
         return found

@@ -28,6 +28,7 @@ import numpy as np
 import onnxruntime as ort
 
 from exporters.clock import THREAD_CPU, calm, clock_for, timed
+from exporters.cores import doubt, usable_cores
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 WARM_UP, MIN_RUNS, TURN_SECONDS = 1, 4, 0.02
@@ -214,10 +215,17 @@ def device() -> dict[str, Any]:
     return {
         "cpu": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
         "machine": platform.machine(),
         "system": platform.system(),
         "onnxruntime": ort.__version__,
     }
+
+
+def is_here(where: Mapping[str, Any]) -> bool:
+    """Whether latencies that belong to `where` are those of this device. Old tables do not know the usable cores."""
+    here = device()
+    return {"usable_cores": here["usable_cores"], **where} == here
 
 
 def as_json(
@@ -269,6 +277,8 @@ def _measure_kit(here: Path, arguments: argparse.Namespace) -> None:
     kit = json.loads((here / "kit.json").read_text())
     settings = kit["settings"]
     settings |= {key: value for key in ("provider", "threads") if (value := getattr(arguments, key)) is not None}
+    if problem := doubt(settings["threads"], usable_cores()):
+        print(f"warning: {problem}", file=sys.stderr)
     turns = measure_operators(
         [(here / name).read_bytes() for name in kit["files"]],
         provider=settings["provider"],

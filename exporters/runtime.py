@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from exporters.cores import cpu_quota, usable_cores
 from exporters.errors import CURE, ExportError, InvalidModelError, ProviderUnavailableError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -46,9 +47,10 @@ def create_session(path: str | Path, *, provider: str = "cpu", threads: int = 1)
     name = _provider(provider)
     if not Path(path).is_file():
         raise InvalidModelError("there is no such file", where=str(path), cure=CURE)
-    if threads > (most := MOST_THREADS * usable_cores()):
+    cores = usable_cores()
+    if threads > (most := MOST_THREADS * max(1, int(cores))):
         cure = f"ask for {most} or fewer; more than there are cores make nothing faster"
-        raise ExportError(f"{threads} threads are too many for {usable_cores()} cores", where="threads", cure=cure)
+        raise ExportError(f"{threads} threads are too many for {cores:g} cores", where="threads", cure=cure)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -70,17 +72,13 @@ def create_session(path: str | Path, *, provider: str = "cpu", threads: int = 1)
     return session
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def environment() -> dict[str, Any]:
     """What a latency depends on: processor, load, versions. JSON-ready; None where the system does not tell."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
+        "cpu_quota": cpu_quota(),
         "governor": _first_line(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "os": platform.platform(),

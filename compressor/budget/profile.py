@@ -16,7 +16,7 @@ from compressor.budget.latency import Latency
 from compressor.budget.skeleton import Skeleton
 from compressor.errors import InputError
 from compressor.structure.groups import Groups
-from exporters import clock, operators
+from exporters import clock, cores, operators
 from exporters.latency_table import LatencyTable
 from exporters.operators import Measured, device, measure_operators, merged
 
@@ -138,8 +138,8 @@ def write_kit(skeleton: Skeleton, groups: Groups, settings: Mapping[str, Any], d
     shutil.copyfile(operators.__file__, script)
     package.mkdir(exist_ok=True)
     (package / "__init__.py").write_text("")
-    shutil.copyfile(clock.__file__, package / "clock.py")
-    return [*files, directory / "kit.json", script, package / "__init__.py", package / "clock.py"]
+    needed = [Path(shutil.copy(module.__file__, package)) for module in (clock, cores)]
+    return [*files, directory / "kit.json", script, package / "__init__.py", *needed]
 
 
 def fits(table: LatencyTable, settings: Mapping[str, Any], groups: Groups) -> str | None:

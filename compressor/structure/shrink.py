@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,16 @@ def shrink(model: nn.Module, plan: Plan) -> nn.Module:
     Raises:
         InputError: The plan was made for another architecture.
     """
+    return _shrink(model, plan, {})
+
+
+def preview(model: nn.Module, plan: Plan) -> nn.Module:
+    """The shrunk network for a single run: parameters that the plan does not cut are those of `model` itself."""
+    own = {buffer: buffer.clone() for buffer in model.buffers()}  # a forward pass may write them
+    return _shrink(model, plan, {parameter: parameter for parameter in model.parameters()} | own)
+
+
+def _shrink(model: nn.Module, plan: Plan, given: Mapping[Tensor, Tensor]) -> nn.Module:
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     cuts = [(s, [c for u in _removed(p) for c in s.coordinates[u]]) for p in plan.groups for s in p.group.slices]
     check_fits(tensors, (s for s, _ in cuts))
@@ -33,7 +45,7 @@ def shrink(model: nn.Module, plan: Plan) -> nn.Module:
     for cut, dropped in cuts:
         if dropped:
             by_tensor[cut.tensor].append((cut, dropped))
-    small = duplicate(model, shared=[tensors[name] for name in by_tensor])
+    small = duplicate(model, {**given, **{tensors[name]: tensors[name] for name in by_tensor}})
     with torch.no_grad():
         replaced = {tensors[name]: _cut(tensors[name], own) for name, own in by_tensor.items()}
     touched = _replace(small, replaced)
@@ -124,17 +136,27 @@ def is_run(places: Sequence[int]) -> bool:
     return bool(places) and places[-1] - places[0] == len(places) - 1
 
 
-def duplicate(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
+def duplicate(model: nn.Module, given: Mapping[Tensor, Tensor] = MappingProxyType({})) -> nn.Module:
     """Return a deep copy; tensors that hooks computed from weights are cut off from them, to be computed again.
 
     Args:
         model: What to copy.
-        shared: Tensors that are not copied: the caller puts others in their place.
+        given: What the copy has in place of some tensors: themselves where they are shared, or others are put there.
     """
-    for module in model.modules():
+    modules = list(model.modules())
+    for module in modules:
         for store in (vars(module), module._buffers):
             store.update({k: v.detach() for k, v in store.items() if isinstance(v, Tensor) and not v.is_leaf})
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    copies: dict[int, Any] = {id(tensor): other for tensor, other in given.items()}
+    for module in reversed(modules):
+        _copy_early(module, copies)
+    return copy.deepcopy(model, copies)
+
+
+def _copy_early(module: nn.Module, copies: dict[int, Any]) -> None:
+    """Put into a memo of `deepcopy` what takes it most of its time: the empty dictionaries of hooks."""
+    empty = [v for v in vars(module).values() if type(v) in (dict, OrderedDict) and not v]
+    copies |= {id(store): type(store)() for store in empty}
 
 
 def _replace(model: nn.Module, replaced: dict[Tensor, Tensor]) -> dict[str, nn.Module]:

@@ -19,7 +19,7 @@ from compressor.structure.groups import ChannelGroup, Groups
 from compressor.structure.mask import masked
 from compressor.structure.plan import Plan
 from compressor.structure.proof import TOLERANCE, cast, difference, precise_copy
-from compressor.structure.shrink import duplicate, is_whole, shrink
+from compressor.structure.shrink import duplicate, is_whole, preview, shrink
 from compressor.structure.vanished import can_vanish
 from compressor.structure.watch import evaluating, remembering
 
@@ -28,6 +28,9 @@ LARGE = 50_000_000
 
 PARTS = 6
 """Into how many parts groups are divided where some of them fail: two would do for a few, where many fail more do."""
+
+DRAFTS = 2
+"""In how many of the ways groups are cut while those that fail are looked for: hardly any fails in the others only."""
 
 
 def failing_groups(
@@ -64,7 +67,7 @@ def _try(
     if sum(p.numel() for p in model.parameters()) > LARGE:
         dtype, exact = torch.float32, cast(inputs, torch.float32)
         shared = [p for p in model.parameters() if p.dtype == dtype and _is_varied(p)]
-        copy = duplicate(model, shared).to(dtype)
+        copy = duplicate(model, dict(zip(shared, shared, strict=True))).to(dtype)
     else:
         copy, exact, dtype = precise_copy(model, inputs)
         shared = []
@@ -155,13 +158,25 @@ class _Trial:
         self.model, self.inputs, self.tolerance = model, inputs, tolerance
         self.choices, self.auxiliary = choices, auxiliary
         self._numbers: dict[str, int] = {}
+        self._chosen: dict[tuple[Choice, str], tuple[int, ...]] = {}
+        self._known: dict[tuple[Choice, frozenset[str]], str | None] = {}
 
     def failing(self, families: list[list[ChannelGroup]]) -> dict[str, str]:
-        """Names of the groups to leave alone, with the reason; the others can be cut together."""
+        """Names of the groups to leave alone, with the reason; the others can be cut together.
+
+        Where not all can, a draft tries them in fewer ways, on networks that are not copied as a whole; what it leaves
+        must then pass in every way, together, or the search is done again in every way.
+        """
         groups = [g for family in families for g in family]
         self._numbers = {g.name: number for number, g in enumerate(groups)}
         bad: dict[str, str] = {}
-        if groups and not self._accept([], families, bad):
+        if not groups or self._fault(groups) is None:
+            return bad
+        good = self._accept([], families, bad, self._draft_fault)
+        if good and self._fault(good) is not None:
+            bad.clear()
+            good = self._accept([], families, bad, self._fault)
+        if not good:
             self._check_repeatable()
         return bad
 
@@ -176,38 +191,50 @@ class _Trial:
             )
 
     def _accept(
-        self, good: list[ChannelGroup], families: list[list[ChannelGroup]], bad: dict[str, str]
+        self, good: list[ChannelGroup], families: list[list[ChannelGroup]], bad: dict[str, str], fault: Fault
     ) -> list[ChannelGroup]:
         """Those of the groups that can be cut together with the good ones, and these; the rest goes to `bad`."""
         groups = [g for family in families for g in family]
-        reason = self._fault(good + groups) if groups else None
+        reason = fault(good + groups) if groups else None
         if reason is None:
             return good + groups
         if len(groups) == 1:
             bad[groups[0].name] = reason
             return good
         if len(families) == 1:
-            if len(groups) > 2 and all(self._fault([*good, g]) is not None for g in (groups[0], groups[-1])):
+            if len(groups) > 2 and all(fault([*good, g]) is not None for g in (groups[0], groups[-1])):
                 bad |= dict.fromkeys((g.name for g in groups), reason)
                 return good
             families = [[g] for g in groups]
         size = -(-len(families) // PARTS)
         for start in range(0, len(families), size):
-            good = self._accept(good, families[start : start + size], bad)
+            good = self._accept(good, families[start : start + size], bad, fault)
         return good
 
     def _fault(self, groups: list[ChannelGroup]) -> str | None:
         """What is wrong when all these groups are cut, or None."""
-        for choice in self.choices:
-            kept = {g.name: choice(g, self._numbers[g.name]) for g in groups}
-            reason = self._compare(Plan.of(groups, kept), self.auxiliary or choice is _first)
-            if reason is not None:
+        return next(filter(None, (self._compare(groups, choice) for choice in self.choices)), None)
+
+    def _draft_fault(self, groups: list[ChannelGroup]) -> str | None:
+        """What is wrong in the first ways of cutting, or None; the same cut is not tried twice."""
+        for choice in self.choices[:DRAFTS]:
+            cut = frozenset(g.name for g in groups if len(self._kept(choice, g)) < g.size)
+            if (choice, cut) not in self._known:
+                self._known[choice, cut] = self._compare(groups, choice, draft=True)
+            if (reason := self._known[choice, cut]) is not None:
                 return reason
         return None
 
-    def _compare(self, plan: Plan, training: bool) -> str | None:
+    def _kept(self, choice: Choice, group: ChannelGroup) -> tuple[int, ...]:
+        key = choice, group.name
+        if key not in self._chosen:
+            self._chosen[key] = choice(group, self._numbers[group.name])
+        return self._chosen[key]
+
+    def _compare(self, groups: list[ChannelGroup], choice: Choice, *, draft: bool = False) -> str | None:
+        plan = Plan.of(groups, {g.name: self._kept(choice, g) for g in groups})
         try:
-            actual = self._run_shrunk(plan, training)
+            actual = self._run_shrunk(plan, self.auxiliary or choice is _first, draft)
         except Exception as error:
             problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return f"the network's code relies on its width: {problem}"
@@ -219,9 +246,9 @@ class _Trial:
             return None
         return f"the shrunk network would differ from the masked one by {wrong:.0e} (relative)"
 
-    def _run_shrunk(self, plan: Plan, training: bool) -> Any:
+    def _run_shrunk(self, plan: Plan, training: bool, draft: bool) -> Any:
         """The outputs of the shrunk network, which must run in training, too, if asked for and the dense one does."""
-        small = shrink(self.model, plan)
+        small = (preview if draft and not training else shrink)(self.model, plan)  # training may change weights
         outputs = small(*self.inputs)
         if training:
             try:
@@ -243,6 +270,7 @@ class _Trial:
 
 
 Choice = Callable[[ChannelGroup, int], tuple[int, ...]]
+Fault = Callable[[list[ChannelGroup]], str | None]
 
 
 def _some(group: ChannelGroup, number: int) -> tuple[int, ...]:

@@ -30,13 +30,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
+MACHINE = {"load_average": 0.5, "cores": 2}
+
+
 @pytest.fixture
 def synthetic() -> Benchmark:
     """A calm measurement: `b` takes half the time of `a`."""
     rng = np.random.default_rng(0)
     samples = {name: ms * (1 + 0.01 * rng.random((20, 10))) for name, ms in {"a": 2.0, "b": 1.0}.items()}
-    machine = {"load_average": 0.5, "cores": 2}
-    return Benchmark("cpu", 1, 1, samples, {"a": 5.0, "b": 4.0}, 1, 50, 0, machine)
+    return Benchmark("cpu", 1, 1, samples, {"a": 5.0, "b": 4.0}, 1, 50, 0, MACHINE)
 
 
 def test_smaller_file_is_measured_as_faster(files: list[Path]) -> None:
@@ -140,11 +142,13 @@ def test_calm_measurement_has_no_warnings(synthetic: Benchmark) -> None:
         ({"min_samples": 1000}, "only 200 samples"),
         ({"calls_per_sample": 7}, "mean of 7 calls"),
         ({"environment": {"load_average": 3.0, "cores": 2}}, "load average 3.0 on 2 cores"),
+        ({"environment": MACHINE | {"usable_cores": 2.0}, "threads": 3}, "3 threads wait for one another on 2 cores"),
+        ({"environment": MACHINE | {"usable_cores": 0.5}}, "may use 0.5 of a core"),
         ({"samples": {"a": np.full((20, 10), 0.01)}}, "overhead of calling"),
         ({"samples": {"a": np.tile([1.0, 2.0], (20, 5))}}, "spread"),
         ({"samples": {"a": np.repeat(np.linspace(1.0, 1.2, 20)[:, None], 10, 1)}}, "drifted by"),
     ],
-    ids=["samples", "inner loop", "load", "resolution", "spread", "drift"],
+    ids=["samples", "inner loop", "load", "threads", "quota", "resolution", "spread", "drift"],
 )
 def test_doubts_become_warnings(synthetic: Benchmark, change: dict[str, Any], text: str) -> None:
     assert [warning for warning in replace(synthetic, **change).warnings if text in warning]

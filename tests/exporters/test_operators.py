@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,12 +13,12 @@ import pytest
 import torch
 
 import exporters
-from exporters import clock, operators
+from exporters import clock, cores, operators
 from exporters.errors import ExportError
 from exporters.hollow import hollow
 from exporters.latency_table import LatencyTable
 from exporters.memory import peak_bytes
-from exporters.operators import measure_operators
+from exporters.operators import device, is_here, measure_operators
 from tests.exporters.models import Residual, with_statistics
 
 X = torch.randn(2, 3, 16, 16)
@@ -41,17 +40,26 @@ def test_hollow_runs_the_same_operators(network: Path) -> None:
 def test_the_script_writes_a_table_without_this_package(network: Path, tmp_path: Path) -> None:
     shutil.copyfile(operators.__file__, tmp_path / "measure.py")
     (tmp_path / "exporters").mkdir()
-    (tmp_path / "exporters" / "__init__.py").write_text("")
-    shutil.copyfile(clock.__file__, tmp_path / "exporters" / "clock.py")
+    for module in (clock, cores):
+        shutil.copy(module.__file__, tmp_path / "exporters")
     (tmp_path / "a.onnx").write_bytes(hollow(onnx.load(network)))
     kit = {"settings": {"provider": "cpu", "threads": 1, "batch": 1}, "files": ["a.onnx"], "widths": [{}]}
     (tmp_path / "kit.json").write_text(json.dumps(kit))
-    alone = {"PATH": os.environ["PATH"]}
-    command = [sys.executable, "-s", "measure.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "measure.py"], cwd=tmp_path, env={}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     table = LatencyTable.load(tmp_path / "table.json")
     assert table.settings["threads"] == 1 and len(table.measured) == 1
+
+
+def test_a_table_is_of_this_device_where_all_that_it_knows_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = device()
+    old = {key: value for key, value in here.items() if key != "usable_cores"}
+    assert is_here(here) and is_here(old)
+    assert not any(is_here(where) for where in ({}, here | {"usable_cores": 0.5}, old | {"cpu": "other"}))
+    monkeypatch.setattr(operators, "usable_cores", lambda: 0.5)
+    assert not is_here(here) and is_here(old)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', '{"schema": 1, "operators": [], "networks": []}'])

@@ -68,6 +68,14 @@ def test_thousands_of_threads_are_refused(tmp_path: Path) -> None:
         exporters.create_session(tmp_path / "linear.onnx", threads=100_000)
 
 
+def test_part_of_a_core_is_enough_for_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "usable_cores", lambda: 0.01)
+    identity(tmp_path / "m.onnx", [1])
+    assert exporters.create_session(tmp_path / "m.onnx").get_session_options().intra_op_num_threads == 1
+    with pytest.raises(exporters.ExportError, match="33 threads are too many for 0.01 cores"):
+        exporters.create_session(tmp_path / "m.onnx", threads=33)
+
+
 def test_random_inputs_have_the_declared_shape_and_type(tmp_path: Path) -> None:
     session = identity(tmp_path / "m.onnx", ["batch", 3, 2])
     first, again = (exporters.random_inputs(session, 4, seed=1)["x"] for _ in range(2))
@@ -95,4 +103,5 @@ def test_unknown_dimension_is_named_unless_given(tmp_path: Path) -> None:
 
 def test_environment_is_json() -> None:
     found = json.loads(json.dumps(exporters.environment()))
-    assert found["cores"] >= 1 and found["onnxruntime"] == ort.__version__
+    assert found["cores"] >= found["usable_cores"] > 0 and "cpu_quota" in found
+    assert found["onnxruntime"] == ort.__version__
