@@ -138,7 +138,7 @@ def write_kit(skeleton: Skeleton, groups: Groups, settings: Mapping[str, Any], d
     shutil.copyfile(operators.__file__, script)
     package.mkdir(exist_ok=True)
     (package / "__init__.py").write_text("")
-    needed = [Path(shutil.copy(module.__file__, package)) for module in (clock, cores)]
+    needed = [Path(shutil.copy(str(module.__file__), package)) for module in (clock, cores)]
     return [*files, directory / "kit.json", script, package / "__init__.py", *needed]
 
 
