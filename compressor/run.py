@@ -72,9 +72,9 @@ from compressor.training.loop import finetune
 from compressor.training.revive import revive
 from exporters.benchmark import benchmark
 from exporters.cores import doubt, usable_cores
-from exporters.errors import ProviderUnavailableError
+from exporters.errors import ExportError, ProviderUnavailableError
 from exporters.parity import check_parity
-from exporters.runtime import create_session
+from exporters.runtime import check_threads, create_session
 
 
 class Run(Job):
@@ -139,8 +139,7 @@ class Run(Job):
         check_target(self.subject, self.recipe.compress)
         if self.table:
             self.journal.say(f"latencies are those of {self.recipe.benchmark.table}")
-        if problem := doubt(self.recipe.benchmark.threads, usable_cores()):
-            self.journal.say(f"benchmark.threads: {problem}")
+        self._check_threads(self.recipe.benchmark.threads)
         check_data(self.recipe, self.method, self.data)
         if self.recipe.finetune.epochs and self.data.train is not None:
             count_batches(self.data.train)
@@ -148,6 +147,14 @@ class Run(Job):
         if shape != expected:
             cure = "let the data give inputs of that shape, or correct model.input"
             raise InputError(f"inputs are of shape {shape}, model.input is {expected}", where="data.source", cure=cure)
+
+    def _check_threads(self, threads: int) -> None:
+        try:
+            check_threads(threads)
+        except ExportError as error:
+            raise InputError(error.problem, where="benchmark.threads", cure=error.cure) from error
+        if problem := doubt(threads, usable_cores()):
+            self.journal.say(f"benchmark.threads: {problem}")
 
     def export_dense(self) -> Path:
         """Write dense.onnx, and open it where it will be measured."""
@@ -158,8 +165,7 @@ class Run(Job):
         done = self.stage("export-dense", self.export_settings(), work)
         try:
             if (done / DENSE).exists():  # not so in a rehearsal
-                settings = self.recipe.benchmark
-                create_session(done / DENSE, provider=settings.provider, threads=settings.threads)
+                create_session(done / DENSE, provider=self.recipe.benchmark.provider)
         except ProviderUnavailableError as error:
             raise MachineError(error.problem, where="benchmark.provider", cure=error.cure) from error
         return done

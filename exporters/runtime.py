@@ -47,10 +47,7 @@ def create_session(path: str | Path, *, provider: str = "cpu", threads: int = 1)
     name = _provider(provider)
     if not Path(path).is_file():
         raise InvalidModelError("there is no such file", where=str(path), cure=CURE)
-    cores = usable_cores()
-    if threads > (most := MOST_THREADS * max(1, int(cores))):
-        cure = f"ask for {most} or fewer; more than there are cores make nothing faster"
-        raise ExportError(f"{threads} threads are too many for {cores:g} cores", where="threads", cure=cure)
+    check_threads(threads)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -70,6 +67,18 @@ def create_session(path: str | Path, *, provider: str = "cpu", threads: int = 1)
         )
     session.disable_fallback()
     return session
+
+
+def check_threads(threads: int) -> None:
+    """Refuse threads that would bring the machine to a halt.
+
+    Raises:
+        ExportError: there are far more threads than cores.
+    """
+    cores = usable_cores()
+    if threads > (most := MOST_THREADS * max(1, int(cores))):
+        cure = f"ask for {most} or fewer; more than there are cores make nothing faster"
+        raise ExportError(f"{threads} threads are too many for {cores:g} cores", where="threads", cure=cure)
 
 
 def environment() -> dict[str, Any]:

@@ -28,6 +28,7 @@ from compressor.stages import sha256
 from compressor.structure import load_compact
 from compressor.training.best import Score
 from compressor.training.history import Progress
+from exporters import runtime
 from exporters.onnx import read_metadata
 
 MODEL = """
@@ -297,6 +298,17 @@ def test_the_beginning_tells_how_long_the_stages_will_take(
     assert [event["event"] for event in events].index("forecast") < 3
 
 
+def test_more_threads_than_cores_are_told_at_the_beginning_and_in_the_report(
+    project: Path, run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (compressor.run, runtime):
+        monkeypatch.setattr(module, "usable_cores", lambda: 0.5)
+    report = compress(project / "recipe.yaml", run_dir, fresh="benchmark")
+    assert "benchmark.threads: the container may use 0.5 of a core" in capsys.readouterr().err
+    assert any("may use 0.5 of a core" in warning for warning in report.warnings)
+    assert report.environment["usable_cores"] == 0.5
+
+
 STEPS = ("evaluate", "refit", "finetune", "check_parity", "benchmark", "publish")
 
 
@@ -333,6 +345,7 @@ BAD = [
     ("finetune.schedule=cosin", "cosine"),
     ("export.dynamic_batch=false", "benchmark.batch_sizes"),
     ("data.source=nowhere", "data.source"),
+    ("benchmark.threads=100000", "benchmark.threads.*100000 threads are too many"),
 ]
 
 
