@@ -28,7 +28,7 @@ ELEMENTWISE = {
 BINARY = {"Add", "Div", "Mul", "Sub"}
 POOLING = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Resize"}
 """What makes of equal values over an area the same value."""
-REDUCING = {"ReduceMax": np.max, "ReduceMean": np.mean, "ReduceMin": np.min}
+REDUCING: dict[str, Callable[..., Any]] = {"ReduceMax": np.max, "ReduceMean": np.mean, "ReduceMin": np.min}
 """What makes of equal values along an axis the same value."""
 RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}
 GROWING = {"ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile"}
@@ -133,25 +133,21 @@ def _reduced(node: ir.Node, known: list[Array | None]) -> Array | None:
     if axes is None or not len(axes):
         return None
     keep = "keepdims" not in node.attributes or bool(node.attributes["keepdims"].as_int())
-    reduce: Any = REDUCING[node.op_type]
-    return np.asarray(reduce(array, axis=tuple(axes.tolist()), keepdims=keep), dtype=array.dtype)
+    return np.asarray(REDUCING[node.op_type](array, axis=tuple(axes.tolist()), keepdims=keep), dtype=array.dtype)
 
 
 def _joined(node: ir.Node, known: list[Array | None]) -> Array | None:
-    """Constants one beside the other; equal ones are the same constant over a longer axis."""
-    axis, shapes = node.attributes["axis"].as_int(), [v.shape for v in node.inputs if v is not None]
-    arrays = [array for array in known if array is not None]
-    if len(arrays) < len(known) or any(array.ndim != arrays[0].ndim for array in arrays):
+    """Constants one beside the other, as rolling leaves them; equal ones are the same constant over a longer axis."""
+    axis, arrays = node.attributes["axis"].as_int(), [array for array in known if array is not None]
+    if len(arrays) < len(known) or len({array.ndim for array in arrays}) > 1:
         return None
     if arrays[0].shape[axis] == 1 and all(np.array_equal(array, arrays[0]) for array in arrays):
         return arrays[0]
-    lengths = [shape[axis] if shape is not None else None for shape in shapes]
-    sizes = [length for length in lengths if isinstance(length, int)]
-    around = np.broadcast_shapes(*(np.delete(array.shape, axis % array.ndim) for array in arrays))
-    if len(sizes) < len(lengths):
+    sizes = [value.shape[axis] for value in node.inputs if value is not None and value.shape is not None]
+    around = {tuple(np.delete(array.shape, axis)) for array in arrays}
+    if sizes != [array.shape[axis] for array in arrays] or len(around) > 1:
         return None
-    whole = (np.insert(around, axis % arrays[0].ndim, size) for size in sizes)
-    return np.concatenate([np.broadcast_to(a, shape) for a, shape in zip(arrays, whole, strict=True)], axis)
+    return np.concatenate(arrays, axis)
 
 
 def _layer_normalised(node: ir.Node, known: list[Array | None]) -> Array | None:

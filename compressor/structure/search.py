@@ -193,8 +193,8 @@ def _flow(record: Record, marked: Mapping[int, Seen]) -> Flow:
         for feed in (*read, *(joints[n] for n in seen.joints), *(outputs[n] for n in seen.outputs)):
             feed.add(call)
     blind = not any(INPUT in feed for feed in calls)  # an input of whole numbers, or one that could not be marked
-    for reader, feed in zip(record.calls, calls, strict=True):
-        feed |= {INPUT} if reader.sink is None or (blind and not feed) else set()
+    for number, feed in enumerate(calls):
+        feed |= {INPUT} if record.calls[number].sink is None or (blind and not feed) else set()
     return Flow(
         tuple(call.weight for call in record.calls),
         tuple(map(frozenset, calls)),

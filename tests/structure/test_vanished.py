@@ -117,7 +117,7 @@ class Branches(nn.Module):
             case "sliced":
                 x = x[:, :, ::2, 1:] + self.first(inner)[:, :, ::2, :-1]
             case "rolled":
-                x = x + self.first(inner).roll((1, -2), (2, 3))
+                x = x + self.first(inner).roll((1, -2, 3), (2, 3, 1))
             case "halves":
                 one, other = self.first(inner).chunk(2, 1)
                 x = x[:, :4] + one * other.sigmoid()
