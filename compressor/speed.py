@@ -42,6 +42,8 @@ USUAL_ATTEMPTS = 6
 """Measurements that a search takes as a rule, for its bar."""
 MAX_REPEATS = 3
 """How often a candidate is measured again before the machine is called too busy to measure anything."""
+WORTHWHILE = 0.02
+"""Share of the price that a neighbour must save to be worth a measurement."""
 MAX_NEIGHBOURS = 500
 """How many of the cheapest neighbours of a choice are looked at."""
 MAX_ERROR = 0.05
@@ -277,7 +279,11 @@ class _Plans(Candidates):
         choices += [dict(widths) | up | down for up in wider for down in narrower if up.keys() != down.keys()]
         priced = sorted(((self.price(choice), number) for number, choice in enumerate(choices)))
         for cost, number in priced[:MAX_NEIGHBOURS]:
-            if cost < price and self.cost.total(choices[number]) <= limit and self.is_possible(choices[number]):
+            if (
+                cost < price - WORTHWHILE * abs(price)
+                and self.cost.total(choices[number]) <= limit
+                and self.is_possible(choices[number])
+            ):
                 yield choices[number]
 
     def _steps(self, widths: Widths, step: int) -> Iterator[dict[str, int]]:
