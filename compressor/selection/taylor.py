@@ -56,7 +56,8 @@ def _effects(
         *inputs, wanted = part
         with torch.enable_grad():
             loss = cross_entropy(functional_call(calibration.model, weights, tuple(inputs)), wanted)
-        return torch.autograd.grad(len(wanted) / len(labels) * loss, list(weights.values()))
+            share = len(wanted) / len(labels) * loss
+        return torch.autograd.grad(share, list(weights.values()))
 
     batch = (*images, labels)
     most = inputs_in_a_pass(calibration.model, batch, run=gradients)
