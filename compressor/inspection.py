@@ -68,7 +68,10 @@ def inspect_subject(subject: Subject, multiple_of: int = 1, latency: Latency | N
 
 def useful_widths(latency: CostModel, group: ChannelGroup) -> list[int]:
     """Return the widths below the full one at which no wider one is as fast, all other groups being whole."""
-    step = lcm(group.step, latency.staircase.align) if isinstance(latency, Latency) else group.step
+    step = group.step
+    if isinstance(latency, Latency):
+        stairs = latency.staircase
+        step = lcm(step, stairs.align if stairs.align > 1 else stairs.block)
     widths = [*([0] if group.vanishes else []), *range(step, group.size, step), group.size]
     changes, best, useful = latency.changes({}, group.name, widths), 0.0, list[int]()
     for width, change in sorted(zip(widths, changes.tolist(), strict=True), reverse=True):
