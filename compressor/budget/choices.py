@@ -43,9 +43,3 @@ def _width(group: ChannelGroup, share: float, unit: int) -> int:
         step *= 2
     wanted = round(min(1.0, max(0.0, share)) * group.size / step) * step
     return min(group.size, max(step, wanted))
-
-
-def even_widths(group: ChannelGroup, number: int) -> list[int]:
-    """About so many widths of a group below the full one, evenly spread."""
-    every = max(1, group.size // number)
-    return [w for w in range(group.step, group.size, group.step) if w % every == 0]

@@ -68,9 +68,9 @@ class Candidates(ABC):
     def measure(self, widths: Widths) -> Speedup:
         """Measure widths; of those that were measured before, all measurements count together."""
 
+    @abstractmethod
     def predict(self, widths: Widths) -> float:
         """The share of the dense cost that widths are expected to have."""
-        raise NotImplementedError
 
     def is_possible(self, widths: Widths) -> bool:
         """Whether a network can have widths that were put together from two choices."""
