@@ -37,8 +37,9 @@ MAX_PROFILED = 40
 """Most calls by operator: reading the profiler's record of many short calls takes longer than they took."""
 LONG_CALL_SECONDS = 0.05
 """From here on the profiler slows a call down by so little that one session does for both."""
-CHUNK = 8
-"""Networks between two turns of the first one."""
+CHUNK, PACES = 8, 3
+"""Networks between two turns of the first one, and of how many of its turns the median tells a drift: machines drift
+slowly, while a load that comes and goes hits single turns."""
 
 Shape = tuple[int, ...]
 
@@ -96,11 +97,11 @@ def measure_operators(
     reference = bench.turn(0)
     if not done:
         done.append(reference)
+    paces = [_pace(reference)]
     while len(done) < len(order):
-        chunk, early = order[len(done) : len(done) + CHUNK], reference
-        measured = [bench.turn(index) for index in chunk]
-        reference = bench.turn(0)
-        factor = 2 * _pace(done[0]) / (_pace(early) + _pace(reference))
+        measured = [bench.turn(index) for index in order[len(done) : len(done) + CHUNK]]
+        paces.append(_pace(bench.turn(0)))
+        factor = _pace(done[0]) / float(np.median(paces[-PACES:]))
         done += [_scaled(entry, factor) for entry in measured]
         if progress:
             progress(len(done), len(order))

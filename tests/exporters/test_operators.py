@@ -6,8 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -18,7 +20,7 @@ from exporters.errors import ExportError
 from exporters.hollow import hollow
 from exporters.latency_table import LatencyTable
 from exporters.memory import peak_bytes
-from exporters.operators import device, is_here, measure_operators
+from exporters.operators import Measured, Operator, device, is_here, measure_operators
 from tests.exporters.models import Residual, with_statistics
 
 X = torch.randn(2, 3, 16, 16)
@@ -78,3 +80,33 @@ def test_peak_memory_grows_with_the_batch(network: Path) -> None:
 def test_memory_of_a_file_that_does_not_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ExportError):
         peak_bytes(tmp_path / "missing.onnx")
+
+
+class Made:
+    """A bench on which every call takes as long as `pace` says at that turn."""
+
+    def __init__(self, pace: Callable[[int], float]) -> None:
+        self.pace, self.turns = pace, 0
+
+    def turn(self, index: int) -> Measured:
+        self.turns += 1
+        us = self.pace(self.turns) * (100.0 - index)
+        return Measured(us, [(Operator("conv", "Conv", (), ()), us)])
+
+
+@pytest.mark.parametrize(
+    ("pace", "off", "share"),
+    [
+        (lambda turn: 3.0 if turn == 10 else 1.0, 0.0, 0.0),  # a load hits the reference once
+        (lambda turn: 1 + 0.002 * turn, 0.05, 0.0),  # a machine that becomes slower and slower
+        (lambda turn: 1.5 if turn > 40 else 1.0, 0.0, 0.25),  # and one that stays at another pace, after some turns
+    ],
+    ids=["spike", "drift", "step"],
+)
+def test_a_drift_is_corrected_and_a_spike_is_not_taken_for_one(
+    pace: Callable[[int], float], off: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators, "_Bench", lambda *arguments: Made(pace))
+    turns = measure_operators([b""] * 80)
+    wrong = [abs(turn.total / (100.0 - index) / turns[0].total * 100.0 - 1) for index, turn in enumerate(turns)]
+    assert np.mean(np.array(wrong) > off + 1e-9) <= share
