@@ -94,10 +94,10 @@ def measure_operators(
     """
     order, done = list(range(len(networks)) if turns is None else turns), list(before)
     bench = _Bench(networks, PROVIDERS[provider], threads, batch, clock_for(provider, threads))
-    reference = bench.turn(0)
+    references = [bench.turn(0) for _ in range(PACES - 1)]
     if not done:
-        done.append(reference)
-    paces = [_pace(reference)]
+        done.append(references[-1])
+    paces = [_pace(reference) for reference in references]
     while len(done) < len(order):
         measured = [bench.turn(index) for index in order[len(done) : len(done) + CHUNK]]
         paces.append(_pace(bench.turn(0)))
