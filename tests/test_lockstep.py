@@ -143,8 +143,8 @@ def tapering() -> nn.Module:
 
 
 def bytes_alive() -> int:
-    """Of all tensors that Python knows."""
-    found = [o for o in gc.get_objects() if type(o) in (Tensor, nn.Parameter)]  # none of an exporter's fakes
+    """Of all dense tensors that Python knows; other tests may have left an exporter's fakes and sparse ones."""
+    found = [o for o in gc.get_objects() if type(o) in (Tensor, nn.Parameter) and o.layout == torch.strided]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in found}
     return sum(storages.values())
 

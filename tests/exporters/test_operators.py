@@ -97,7 +97,7 @@ class Made:
 @pytest.mark.parametrize(
     ("pace", "off", "share"),
     [
-        (lambda turn: 3.0 if turn == 10 else 1.0, 0.0, 0.0),  # a load hits the reference once
+        (lambda turn: 3.0 if turn == 11 else 1.0, 0.0, 0.0),  # a load hits the reference once
         (lambda turn: 1 + 0.002 * turn, 0.05, 0.0),  # a machine that becomes slower and slower
         (lambda turn: 1.5 if turn > 40 else 1.0, 0.0, 0.25),  # and one that stays at another pace, after some turns
     ],
