@@ -10,6 +10,7 @@ from pathlib import Path
 from compressor.budget.allocate import Budget, narrowest
 from compressor.budget.cost import measure_cost
 from compressor.errors import InputError
+from compressor.gates.settings import is_gate
 from compressor.job import Job
 from compressor.outcome import (
     DENSE,
@@ -166,6 +167,7 @@ class Planner:
             job.recipe.compress.multiple_of,
             job.export_plain,
             job.journal,
+            silent=job.recipe.compress.refit and not is_gate(job.recipe.compress),
         )
         if chase.doubt is None:
             return chase

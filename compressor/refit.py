@@ -38,6 +38,7 @@ from compressor.structure.mask import zero_columns
 from compressor.structure.norms import kept_norms
 from compressor.structure.plan import Plan
 from compressor.structure.shrink import duplicate
+from compressor.structure.silence import silence
 from compressor.structure.watch import WeightCall
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -105,7 +106,11 @@ def refit(
     """
     fitted = duplicate(model)
     cuts = _cuts(fitted, plan)
-    solver = _Solver(fitted, cuts, groups, sum(sizes_of(images)), mixing, seed)
+    images_read = sum(sizes_of(images))
+    if images_read >= FEWEST:
+        for weight in silence(fitted, plan, groups):
+            del cuts[weight]
+    solver = _Solver(fitted, cuts, groups, images_read, mixing, seed)
     done: list[Refit] = []
     pool()
     trim()

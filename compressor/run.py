@@ -60,6 +60,7 @@ from compressor.selection.base import Calibration
 from compressor.speed import CANDIDATE_SECONDS, settings_of
 from compressor.stages import UNFINISHED, Rehearsal, Stages
 from compressor.structure import Plan, load_compact, save_compact, shrink
+from compressor.structure.silence import keep_silent
 from compressor.subject import (
     check_data,
     check_recipe,
@@ -263,6 +264,7 @@ class Run(Job):
         def work(directory: Path) -> None:
             model, train, held_out = load_compact(pruned, self.subject.model), self.data.train, self.data.held_out
             assert train is not None and held_out is not None
+            keep_silent(model, Plan.load(pruned / PLAN), self.subject.groups)
             begun = copy.deepcopy(model.state_dict()) if settings.revive else None
             best = Best(model, held_out, begun=begun, seed=self.recipe.seed)
             if settings.revive:
@@ -344,6 +346,8 @@ class Run(Job):
     def _refit(self, plan: Plan) -> tuple[nn.Module, list[Refit]]:
         model, images, groups = self.subject.model, self.calibration[0], self.subject.groups
         mixing, seed = self.recipe.compress.refit_mixing, self.recipe.seed
+        if is_gate(self.recipe.compress):  # its own weights may be the better ones, and their branches add something
+            groups = dataclasses.replace(groups, shifts={})
         with self.journal.bar("refit") as advance:
             fitted, done = refit(model, plan, images, groups=groups, mixing=mixing, seed=seed, progress=advance)
         self.journal.say(summary(done))

@@ -27,6 +27,7 @@ from compressor.recipe import BenchmarkSection
 from compressor.selection.base import Ranking
 from compressor.structure import Plan, shrink
 from compressor.structure.groups import Groups
+from compressor.structure.silence import silence
 from compressor.subject import USUAL_ALIGNMENT, Subject
 from exporters.benchmark import Benchmark, benchmark
 from exporters.latency_table import LatencyTable
@@ -139,6 +140,7 @@ class Chase:
         given_multiple: What widths are to be multiples of; None leaves that to the device.
         export: Writes a network as an ONNX file.
         journal: Told about every attempt.
+        silent: Whether branches that vanish will add nothing.
         table_doubt: Why a latency table was put aside, where one was.
     """
 
@@ -149,6 +151,7 @@ class Chase:
     given_multiple: int | None
     export: Export
     journal: Journal
+    silent: bool = False
     table_doubt: str | None = None
 
     @property
@@ -214,7 +217,10 @@ class Chase:
         """Measure what a plan leaves against the dense network."""
         with TemporaryDirectory() as directory:
             candidate = Path(directory, "candidate.onnx")
-            self.export(shrink(self.subject.model, plan), candidate)
+            small = shrink(self.subject.model, plan)
+            if self.silent:
+                silence(small, plan, self.subject.groups)
+            self.export(small, candidate)
             return self._benchmark([self.dense, candidate])
 
 

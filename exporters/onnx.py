@@ -26,6 +26,7 @@ from torch import nn
 from exporters.constants import fold_computed_weights, fold_constant_branches
 from exporters.errors import CURE, ExportError, InvalidModelError
 from exporters.inputs import ExampleInputs, as_call, evaluating, is_batched, take
+from exporters.rectifiers import remove_idle_rectifiers
 
 OLDEST_OPSET = 17
 NATIVE_OPSET = 18
@@ -143,6 +144,7 @@ def _clean(model: ir.Model, opset: int) -> ir.Model:
     rewrite(model)
     _keep_padding(model.graph)
     fold_constant_branches(model)
+    remove_idle_rectifiers(model)
     fold_computed_weights(model)
     ClearMetadataAndDocStringPass()(model)
     return model if opset >= NATIVE_OPSET else _converted(model, opset)

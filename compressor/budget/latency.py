@@ -183,7 +183,12 @@ class _Term:
     alone: tuple[str, ...]
 
     def time(self, lengths: Array) -> Array:
-        """Microseconds at lengths of the shape (choices, axes)."""
+        """Microseconds at lengths of the shape (choices, axes).
+
+        Where nothing is left of the layer that follows, it is another one that does, of which the fit knows nothing;
+        an uncut one is the best guess.
+        """
+        lengths = np.where(lengths == 0, self.dense, lengths)
         return np.asarray(np.maximum(0.0, self.staircase.features(lengths, self.dense) @ self.coefficients))
 
     def is_gone(self, widths: Widths) -> bool:

@@ -63,6 +63,7 @@ def _look(couplings: Couplings, passes: Passes) -> None:
     known, earlier = {call.weight for call in couplings.calls}, {port.tensor for port in couplings.ports}
     couplings.calls += record.calls if not known else [c for c in record.calls if c.weight not in known]
     couplings.norms = record.norms | couplings.norms
+    couplings.summed = (couplings.summed | record.summed) - record.otherwise_used
     for call in record.calls:
         _join_bias(couplings, call)
         if call.depthwise and call.source is not None:

@@ -21,6 +21,7 @@ class Couplings:
     Attributes:
         calls: The operations with weights, in the order of the data.
         norms: The batch norm that follows a layer.
+        summed: Weights whose outputs are only ever added to something.
         ports: Every port that was seen, with the number of its first coordinate.
         pairs: Pairs of coordinates that must be kept or cut together.
         fixed: Coordinates that must stay, with the reason.
@@ -31,6 +32,7 @@ class Couplings:
 
     calls: list[WeightCall] = field(default_factory=list)
     norms: dict[str, str] = field(default_factory=dict)
+    summed: set[str] = field(default_factory=set)
     ports: dict[Port, int] = field(default_factory=dict)
     pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
     fixed: list[tuple[Ints, str]] = field(default_factory=list)

@@ -23,6 +23,7 @@ from compressor.structure.couplings import Couplings
 from compressor.structure.flow import Flow
 from compressor.structure.groups import Groups, Skipped
 from compressor.structure.marks import COMPUTED_PREFIX
+from compressor.structure.silence import shifts_of
 from compressor.structure.survey import Survey
 from compressor.structure.trial import failing_groups, vanishing_groups
 from compressor.structure.watch import TensorNames, evaluating, remembering, used_weights
@@ -91,6 +92,7 @@ def find_groups(
         couplings.norms,
         frozenset(name for name, count in calls.items() if count > 1),
         flow or Flow(),
+        shifts_of(model, couplings),
     )
 
 

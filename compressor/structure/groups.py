@@ -126,6 +126,8 @@ class Groups(Sequence[ChannelGroup]):
         norms: For every layer whose output goes straight into one batch norm, the name of that batch norm.
         repeated: Weights that are used more than once.
         flow: Which operation reads what which others make.
+        shifts: For every weight whose output is only ever added to something, the parameters that are to be zero for
+            that output to be zero where all inputs are: a bias, or scale and shift of the batch norm that follows.
     """
 
     items: tuple[ChannelGroup, ...]
@@ -134,6 +136,7 @@ class Groups(Sequence[ChannelGroup]):
     norms: dict[str, str] = field(default_factory=dict)
     repeated: frozenset[str] = frozenset()
     flow: Flow = field(default_factory=Flow)
+    shifts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -33,6 +33,24 @@ BATCH_NORMS = {
 }
 CONCATENATIONS = {aten.cat, aten.stack}
 AVERAGES = {aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d}
+SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
+ZERO_KEEPING = {
+    *(
+        aten.mul,
+        aten.mul_,
+        aten.div,
+        aten.div_,
+        aten.neg,
+        aten.native_dropout,
+        aten.dropout,
+        aten.clone,
+        aten.contiguous,
+    ),
+    *(aten.relu, aten.relu_, aten.silu, aten.silu_, aten.gelu, aten.hardswish, aten.hardswish_, aten.leaky_relu),
+    *(aten.view, aten._unsafe_view, aten.reshape, aten.permute, aten.transpose, aten.t, aten.squeeze, aten.unsqueeze),
+    *(aten.alias, aten.detach, aten.expand, aten.slice, aten.roll, aten._to_copy, *BATCH_NORMS),
+}
+"""What makes zeros of zeros; a batch norm does where its scale and its shift are zero."""
 NORM_PREFIX = "normalised by "
 COMPUTED_PREFIX = "read with computed weights by "
 BARE = "!"
@@ -85,7 +103,11 @@ class Event:
 
 @dataclass
 class Record:
-    """A recorded run: its events by the number of the operation, the sources, and the lanes where marks are seen."""
+    """A recorded run: its events by the number of the operation, the sources, and the lanes where marks are seen.
+
+    Weights are `summed` where what they make is added to something, as it is or after what makes zeros of zeros, and
+    `otherwise_used` where something else reads it.
+    """
 
     events: dict[int, Event] = field(default_factory=dict)
     calls: list[WeightCall] = field(default_factory=list)
@@ -93,6 +115,8 @@ class Record:
     sinks: list[Lane] = field(default_factory=list)
     sink_calls: dict[int, int] = field(default_factory=dict)
     norms: dict[str, str] = field(default_factory=dict)
+    summed: set[str] = field(default_factory=set)
+    otherwise_used: set[str] = field(default_factory=set)
 
 
 class Recorder(TorchDispatchMode):
@@ -106,14 +130,17 @@ class Recorder(TorchDispatchMode):
         self._count = 0
         self._modules = modules
         self._made_by: dict[int, tuple[weakref.ref[Tensor], WeightCall]] = {}
+        self._zero_with: dict[int, tuple[weakref.ref[Tensor], str]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         number, self._count = self._count, self._count + 1
         event = Event(func, module=self._modules[-1] if self._modules else "")
         call = self._reader.read(func, args)
+        self._follow_zeros(func, args, output)
         if call is not None:
             self._weight(event, call, output)
+            self._zero_with[id(output)] = (weakref.ref(output), call.weight)
         elif func.overloadpacket in CONVOLUTIONS:
             event.output = output.clone()
             self._hold(event, COMPUTED_PREFIX, str(number), args[0], 1)
@@ -133,6 +160,21 @@ class Recorder(TorchDispatchMode):
         if event.sinks or event.call is not None or event.transparent or event.joint or event.scalar is not None:
             self.record.events[number] = event
         return output
+
+    def _follow_zeros(self, func: Any, args: Sequence[Any], output: Any) -> None:
+        """Note which layers are read by sums alone, directly or through what makes zeros of zeros."""
+        known = ((t, self._zero_with.get(id(t))) for t in tree_leaves(args) if isinstance(t, Tensor))
+        weights = {entry[1] for tensor, entry in known if entry is not None and entry[0]() is tensor}
+        if not weights:
+            return
+        packet, first = func.overloadpacket, output[0] if isinstance(output, tuple) else output
+        if packet in SUMS and not any(self._names.find(operand) for operand in args[:2]):
+            self.record.summed |= weights
+            self._zero_with.pop(id(first), None)  # a sum in place is zero no more
+        elif packet in ZERO_KEEPING and isinstance(first, Tensor) and len(weights) == 1:
+            self._zero_with[id(first)] = (weakref.ref(first), weights.pop())
+        else:
+            self.record.otherwise_used |= weights
 
     def _joins(self, func: Any, args: Sequence[Any]) -> bool:
         """True where the places of several tensors, and not of parameters alone, become those of one, or an area is
