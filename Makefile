@@ -20,7 +20,7 @@ demo: $(VENV)/.installed
 	$(BIN)/compressor demo --out runs/demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from compressor.budget.latency import Latency
 from compressor.budget.macs import Macs
 from compressor.budget.model import CostModel, Widths
 from compressor.budget.profile import TABLE, fits, measure_table, tables_folder
-from compressor.budget.pursuit import Attempt, Candidates, pursue
+from compressor.budget.pursuit import WORTHWHILE, Attempt, Candidates, pursue
 from compressor.budget.skeleton import AXES, Skeleton
 from compressor.errors import InputError, MachineError
 from compressor.journal import Advance, Journal
@@ -43,8 +43,6 @@ USUAL_ATTEMPTS = 6
 """Measurements that a search takes as a rule, for its bar."""
 MAX_REPEATS = 3
 """How often a candidate is measured again before the machine is called too busy to measure anything."""
-WORTHWHILE = 0.02
-"""Share of the price that a neighbour must save to be worth a measurement."""
 MAX_NEIGHBOURS = 500
 """How many of the cheapest neighbours of a choice are looked at."""
 MAX_ERROR = 0.05

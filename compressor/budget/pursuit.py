@@ -8,7 +8,7 @@ long as what is measured still holds the target.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import exp, log
 
@@ -24,6 +24,8 @@ FINE = 1.004
 """Budgets that differ by less than this are the same."""
 FLATTEST, STEEPEST = 0.25, 2.0
 """Bounds of what is taken for granted of the speed-up that a smaller budget brings, both as logarithms."""
+WORTHWHILE = 0.02
+"""Share of the price that another choice must save to be worth a measurement."""
 INNER = 0.1
 """How far a candidate keeps from the ends of the bracket, as a share of it."""
 
@@ -170,13 +172,22 @@ class _Hunt:
             best = self.best
             if best is None:
                 return
-            room = self.candidates.predict(best.widths) * best.speedup.low / (self.target * MARGIN)
-            known = [attempt.widths for attempt in self.attempts]
-            fresh = (widths for widths in self.candidates.neighbours(best.widths, room) if widths not in known)
-            widths = next(fresh, None)
+            widths = next(self._cheaper(best), None)
             if widths is None:
                 return
             self._attempt(best.share, widths)
+
+    def _cheaper(self, best: Attempt) -> Iterator[dict[str, int]]:
+        """Choices that were not tried yet, are cheaper, and take up to as much time as is left: as it is predicted."""
+        known = [attempt.widths for attempt in self.attempts]
+        left = best.speedup.low / (self.target * MARGIN)
+        low, high = self.fast.share if self.fast else 1.0, self.slow.share if self.slow else 1.0
+        shares = [share for share in (best.share * left, best.share * left**0.5) if low * FINE < share < high / FINE]
+        limit = best.price - WORTHWHILE * abs(best.price)
+        anew = (self.candidates.choose(share) for share in shares)
+        yield from (w for w in anew if w not in known and self.candidates.price(w) < limit)
+        room = self.candidates.predict(best.widths) * left
+        yield from (w for w in self.candidates.neighbours(best.widths, room) if w not in known)
 
     def confirm(self) -> None:
         """Measure the best choice again: of several that hold, noise makes some look better than they are."""
