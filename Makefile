@@ -26,6 +26,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/ci.yml samples/ci/github-workflow.yml
 	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-actions samples/ci/action.yml
 	$(BIN)/check-jsonschema -q --builtin-schema vendor.gitlab-ci samples/ci/gitlab-ci.yml

@@ -9,16 +9,7 @@ if TYPE_CHECKING:
     from compressor.pipeline import compress
     from compressor.recipe import Recipe, load_recipe
     from compressor.report import Report
-    from compressor.structure import (
-        ChannelGroup,
-        Plan,
-        find_groups,
-        load_compact,
-        masked,
-        save_compact,
-        shrink,
-        verify,
-    )
+    from compressor.structure import ChannelGroup, Plan, find_groups, load_compact, masked, save_compact, shrink, verify
 
 __version__ = "0.1.0"
 

@@ -1,6 +1,6 @@
 """`python -m compressor` is the `compressor` command."""
 
-from compressor.cli import main
+from compressor.cli.app import main
 
 if __name__ == "__main__":
     main()

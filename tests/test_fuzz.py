@@ -27,18 +27,18 @@ from rich.console import Console
 from safetensors.torch import save as safetensors
 from torch import nn
 
-from compressor import plugins
-from compressor.acceptance import judge
-from compressor.baseline import load_baseline
 from compressor.errors import CompressorError
 from compressor.models.checkpoint import load_checkpoint
-from compressor.outcome import read_samples
+from compressor.pipeline.checks import check_recipe
+from compressor.pipeline.results import read_samples
 from compressor.recipe import AcceptSection, Recipe, Target, dump_recipe, load_recipe
 from compressor.report import Report, write_report
-from compressor.report.base import Writer
-from compressor.report.console import print_report
+from compressor.report.acceptance import judge
+from compressor.report.baseline import load_baseline
+from compressor.report.writers.base import Writer
+from compressor.report.writers.console import print_report
 from compressor.structure import Plan, find_groups, shrink
-from compressor.subject import check_recipe
+from compressor.support import plugins
 from exporters.benchmark import Benchmark
 from exporters.errors import ExportError
 from exporters.latency_table import LatencyTable
@@ -320,5 +320,5 @@ def test_what_is_not_damaged_is_read(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(to_json(content))
         load(tmp_path / name)
     assert isinstance(load_recipe(VALID), Recipe)
-    assert set(plugins.discover("compressor.report", Writer)) >= {"report.html"}
+    assert set(plugins.discover("compressor.report.writers", Writer)) >= {"report.html"}
     write_report(report(), tmp_path, samples(report()))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.budget.model import Array, CostModel
+from compressor.budget.costs.base import Array, CostModel
 from compressor.errors import InputError
 from compressor.selection.base import Ranking
 from compressor.structure.groups import ChannelGroup, Groups

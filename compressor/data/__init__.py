@@ -5,8 +5,8 @@ from __future__ import annotations
 from compressor.data.base import Data, Source
 from compressor.data.calibration import calibration_batches, other_batches
 from compressor.data.held_out import hold_out
-from compressor.plugins import find
 from compressor.recipe import DataSection
+from compressor.support.plugins import find
 
 __all__ = ["Data", "Source", "calibration_batches", "hold_out", "load_data", "other_batches"]
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import IterableDataset, default_collate
 
-from compressor.batches import Batches
 from compressor.data.augment import seeded
 from compressor.data.base import Data
 from compressor.errors import InputError
+from compressor.support.batches import Batches
 
 ITEMS = "give (input, …, label), or single inputs, of one shape"
 KEPT_BYTES = 2**28

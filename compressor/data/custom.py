@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from compressor.callables import call_named
 from compressor.data.base import Data, Source
 from compressor.errors import InputError
 from compressor.recipe import DataSection
+from compressor.support.imports import call_named
 
 KEYS = ("train", "validation", "calibration", "classes")
 CONTRACT = "return (train, validation), or a dict with some of " + ", ".join(KEYS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from compressor.budget.model import CostModel
+from compressor.budget.costs.base import CostModel
 from compressor.structure.groups import Groups
 
 STIFFNESS = 1.0

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from compressor import plugins
 from compressor.errors import InputError
 from compressor.gates.base import Gate
 from compressor.recipe import CompressSection, Section
+from compressor.support import plugins
 
 
 class GateSettings(Section):

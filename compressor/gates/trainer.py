@@ -23,7 +23,7 @@ from compressor.gates.settings import GateSettings, MakeGate
 from compressor.recipe import FinetuneSection
 from compressor.selection.base import Ranking
 from compressor.structure.groups import Groups
-from compressor.structure.shrink import duplicate
+from compressor.structure.tensors import duplicate
 from compressor.training.history import History, Progress
 from compressor.training.length import count_batches
 from compressor.training.loop import fit

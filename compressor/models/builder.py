@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compressor.callables import call_named
 from compressor.errors import InputError
 from compressor.recipe import ModelSection
+from compressor.support.imports import call_named
 
 
 def build_model(section: ModelSection, base: Path) -> nn.Module:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from compressor.errors import InputError
-from compressor.stages import sha256
+from compressor.support.files import sha256
 
 ENTRIES = ("state_dict", "model", "model_state_dict", "net", "ema")
 PREFIXES = ("module.", "_orig_mod.", "model.")

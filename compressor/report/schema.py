@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 from compressor.errors import InputError
 
 SCHEMA_VERSION = 1
-BEFORE = "before"
-"""What fine-tuning delivers where it did not help."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Milliseconds = Annotated[float, Field(gt=0, lt=1e9)]

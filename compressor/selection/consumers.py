@@ -7,12 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from compressor.factor import factor
-from compressor.gram import precision
 from compressor.selection.contributions import contributions
 from compressor.selection.fit import Covariance
 from compressor.selection.moments import Moments, columns_of
 from compressor.structure.groups import ChannelGroup, Groups, Slice
+from compressor.support.linalg import factor, precision
 
 
 def is_centred(groups: Groups, moments: Moments) -> bool:

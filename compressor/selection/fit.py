@@ -13,7 +13,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from compressor.factor import factor
+from compressor.support.linalg import factor
 
 LARGE, ROUNDS = 128, 32
 """Units from which on a group is ordered in rounds, and how many of these."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compressor.footprint import PASS_BYTES
-from compressor.selection.gates import Gated, Recording
+from compressor.selection.recording import Gated, Recording
 from compressor.structure.groups import ChannelGroup
+from compressor.support.footprint import PASS_BYTES
 
 CHUNK = 16
 STACK = 256

@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from compressor.batches import sizes_of
 from compressor.selection.base import Calibration
+from compressor.selection.fisher import gradients
 from compressor.selection.moments import Moments
 from compressor.selection.prices import held_out
-from compressor.selection.softened import gradients
-from compressor.structure.linear import read_matrix, viewed
+from compressor.structure.surgery.linear import read_matrix, viewed
+from compressor.support.batches import sizes_of
 
 Scales = dict[str, Tensor]
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor import ranks
-from compressor.batches import Batch, sizes_of
-from compressor.factor import factor
-from compressor.footprint import fitting
-from compressor.gram import add_gram, mirror, precision
 from compressor.structure.groups import Slice
-from compressor.structure.linear import draw_places, read_inputs, read_matrix, unit_columns
-from compressor.structure.watch import Watch, WeightCall, evaluating
+from compressor.structure.surgery.linear import draw_places, read_inputs, read_matrix, unit_columns
+from compressor.structure.tracing.ops import Watch, WeightCall
+from compressor.support import distributed
+from compressor.support.batches import Batch, sizes_of
+from compressor.support.footprint import fitting
+from compressor.support.linalg import add_gram, factor, mirror, precision
+from compressor.support.modules import evaluating
 
 WIDE = 5_000
 RIDGE, FEW_ROWS_RIDGE = 1e-4, 1e-2
@@ -144,8 +144,8 @@ def collect_moments(
     sizes = sizes_of(images)
     count = sum(sizes)
     generator = torch.Generator()
-    together = len(images) >= ranks.count() > 1
-    numbers = ranks.share(range(len(images))) if together else range(len(images))
+    together = len(images) >= distributed.count() > 1
+    numbers = distributed.share(range(len(images))) if together else range(len(images))
 
     def visit(call: WeightCall) -> None:
         if call.weight not in wanted or call.input is None:
@@ -175,11 +175,11 @@ def collect_moments(
 
 def _sum_over_ranks(found: dict[str, Moments]) -> None:
     for moments in found.values():
-        moments.move(ranks.all_gather(moments.origin)[0])
-        ranks.all_reduce_sum([moments.gram, moments.total])
-        moments.rows = sum(ranks.all_gather(moments.rows))
+        moments.move(distributed.all_gather(moments.origin)[0])
+        distributed.all_reduce_sum([moments.gram, moments.total])
+        moments.rows = sum(distributed.all_gather(moments.rows))
         if moments.wide:
-            moments.kept_rows = [rows for part in ranks.all_gather(moments.kept_rows) for rows in part]
+            moments.kept_rows = [rows for part in distributed.all_gather(moments.kept_rows) for rows in part]
             moments.settle()
 
 

@@ -12,7 +12,7 @@ from compressor.selection.consumers import covariance, is_centred, owned, reads_
 from compressor.selection.fit import Nested
 from compressor.selection.moments import Moments
 from compressor.structure.groups import ChannelGroup, Groups, Slice
-from compressor.structure.linear import viewed, write_matrix
+from compressor.structure.surgery.linear import viewed, write_matrix
 
 
 def narrowed(

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from compressor.batches import Batch, part_of, size_of, sizes_of
 from compressor.selection.base import Calibration, Ranking
+from compressor.selection.fisher import divergences
 from compressor.selection.moments import Moments
 from compressor.selection.narrowed import narrowed
-from compressor.selection.softened import divergences
 from compressor.structure.groups import ChannelGroup
+from compressor.support.batches import Batch, part_of, size_of, sizes_of
 
 SHARES = (0.75, 0.5, 0.25)
 PART, FEWEST_IMAGES, MOST_IMAGES = 8, 32, 256

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from compressor.errors import InputError
-from compressor.structure.auxiliary import Touched
-from compressor.structure.mask import masked
 from compressor.structure.plan import Plan
-from compressor.structure.shrink import duplicate, shrink
-from compressor.structure.watch import TensorNames, evaluating, remembering
+from compressor.structure.surgery.mask import masked
+from compressor.structure.surgery.shrink import shrink
+from compressor.structure.tensors import duplicate
+from compressor.structure.tracing.auxiliary import Touched
+from compressor.structure.tracing.ops import TensorNames
+from compressor.support.modules import evaluating, remembering
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 DTYPES = (torch.float64, torch.float32)

@@ -11,7 +11,7 @@ from torch import nn
 
 from compressor.errors import InputError
 from compressor.structure.plan import Plan
-from compressor.structure.shrink import shrink
+from compressor.structure.surgery.shrink import shrink
 
 WEIGHTS, PLAN = "compact.safetensors", "plan.json"
 

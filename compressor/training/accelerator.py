@@ -6,9 +6,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 
-from compressor import ranks
 from compressor.errors import InputError, MachineError
 from compressor.recipe import FinetuneSection
+from compressor.support import distributed
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -24,10 +24,12 @@ def make_accelerator(settings: FinetuneSection, batch_size: int | None) -> Accel
         InputError: a batch cannot be divided by the processes.
         MachineError: fp16 is asked for, and there is no GPU.
     """
-    if batch_size is not None and batch_size % ranks.count():
-        cure = f"make it a multiple of {ranks.count()}"
+    if batch_size is not None and batch_size % distributed.count():
+        cure = f"make it a multiple of {distributed.count()}"
         raise InputError(
-            f"batches of {batch_size} cannot be shared by {ranks.count()} processes", where="data.batch_size", cure=cure
+            f"batches of {batch_size} cannot be shared by {distributed.count()} processes",
+            where="data.batch_size",
+            cure=cure,
         )
     AcceleratorState._reset_state()  # an earlier training of this process may have had another precision
     accelerator = Accelerator(

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from compressor import ranks
 from compressor.data.base import HeldOut
-from compressor.evaluation import inference
-from compressor.report.schema import BEFORE
+from compressor.support import distributed
+from compressor.support.modules import inference
+from compressor.training.history import BEFORE
 from compressor.training.order import Order
 
 CERTAIN = 1.0
@@ -84,7 +84,7 @@ class Best:
 
     def judge(self) -> None:
         """Judge the network as it is now, and keep its weights where they are the best so far."""
-        score = ranks.lead(self._score)
+        score = distributed.lead(self._score)
         if not self.scores or score.beats(self._kept):
             self.chosen = len(self.scores)
             self._kept, self._weights = score, copy.deepcopy(self._model.state_dict())

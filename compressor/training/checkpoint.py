@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from compressor.errors import InputError
-from compressor.stages import write_atomically
+from compressor.support.files import write_atomically
 
 SECONDS_BETWEEN_SAVES = 10.0
 SHARE_OF_TIME = 0.02

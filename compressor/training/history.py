@@ -28,6 +28,9 @@ class Epoch:
 
 History = list[Epoch]
 
+BEFORE = "before"
+"""What stands for the weights that training began with."""
+
 
 @dataclass(frozen=True)
 class Progress:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from compressor import plugins
 from compressor.recipe import FinetuneSection
+from compressor.support import plugins
 from compressor.training.accelerator import make_accelerator
 from compressor.training.best import Best
 from compressor.training.checkpoint import Checkpoint

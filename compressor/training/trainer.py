@@ -15,10 +15,10 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from compressor import ranks
 from compressor.errors import InputError
-from compressor.interruption import Interruption
 from compressor.recipe import FinetuneSection
+from compressor.support import distributed
+from compressor.support.signals import Interruption
 from compressor.training.average import Average, floating
 from compressor.training.best import Best
 from compressor.training.checkpoint import Checkpoint
@@ -177,7 +177,7 @@ class Trainer:
         }
 
     def _restore(self) -> None:
-        state = ranks.lead(self.checkpoint.restore) if self.checkpoint else None
+        state = distributed.lead(self.checkpoint.restore) if self.checkpoint else None
         if state is not None:
             self._load(state)
 

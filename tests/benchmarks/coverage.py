@@ -73,7 +73,7 @@ def examine(name: str, directory: Path) -> None:
     import torch
 
     import compressor
-    from compressor.budget.cost import measure_cost
+    from compressor.budget.costs.measure import measure_cost
     from tests.benchmarks.networks import build
 
     torch.set_num_threads(1)

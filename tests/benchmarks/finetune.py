@@ -17,13 +17,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from compressor import plugins
 from compressor.data import load_data
-from compressor.evaluation import evaluate
 from compressor.pipeline import compress
+from compressor.pipeline.loading import load_subject
 from compressor.recipe import load_recipe
 from compressor.structure import load_compact
-from compressor.subject import load_subject
+from compressor.support import plugins
+from compressor.tasks.classification import evaluate
 from compressor.training.loop import finetune
 from compressor.training.schedules.base import Schedule
 from tests.benchmarks import short

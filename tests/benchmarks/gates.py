@@ -29,20 +29,20 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from compressor import plugins
 from compressor.budget.allocate import Budget
-from compressor.budget.macs import Macs
+from compressor.budget.costs.macs import Macs
 from compressor.data import load_data
 from compressor.data.calibration import calibration_batches
-from compressor.evaluation import agreement, evaluate
 from compressor.gates.base import Gate
 from compressor.gates.settings import read_gate
 from compressor.gates.trainer import train_gates
+from compressor.pipeline.loading import load_subject
 from compressor.recipe import FinetuneSection, load_recipe
 from compressor.refit import refit
 from compressor.selection.base import Calibration, Method, Ranking
 from compressor.structure import Plan, find_groups, shrink
-from compressor.subject import load_subject
+from compressor.support import plugins
+from compressor.tasks.classification import agreement, evaluate
 from compressor.training.loop import finetune
 from tests.benchmarks import short
 from tests.benchmarks.overhead import network
@@ -102,7 +102,7 @@ class Problem:
 
     def rank(self, name: str) -> dict[str, Ranking]:
         if name not in self.rankings:
-            method = plugins.discover("compressor.selection", Method)[name]()
+            method = plugins.discover("compressor.selection.methods", Method)[name]()
             given = Calibration(self.model, self.groups, self.images, self.labels, self.seed)
             self.rankings[name] = method.rank(given)
         return self.rankings[name]

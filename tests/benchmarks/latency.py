@@ -34,14 +34,14 @@ import yaml
 
 import compressor
 import exporters
-from compressor.budget.latency import Latency
+from compressor.budget.latency.model import Latency
+from compressor.budget.targets.timed import read_cost
 from compressor.errors import CompressorError
-from compressor.journal import Journal
+from compressor.pipeline.run import Run
+from compressor.pipeline.store import Stages
 from compressor.recipe import load_recipe
 from compressor.report import Report
-from compressor.run import Run
-from compressor.speed import read_cost
-from compressor.stages import Stages
+from compressor.support.progress import Journal
 from tests.benchmarks import short
 from tests.benchmarks.busy import busy
 
@@ -191,7 +191,7 @@ def cost_of(args: argparse.Namespace, name: str) -> tuple[Run, Latency]:
     """The run of a network, its table measured or read."""
     run = run_of(args, name)
     with run.stages:
-        cost = read_cost(run.planner.profiled, run.subject)
+        cost = read_cost(run.planner.profiled, run.subject.model, run.subject.groups)
     assert isinstance(cost, Latency)
     return run, cost
 

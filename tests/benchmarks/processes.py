@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from compressor import ranks
 from compressor.recipe import FinetuneSection
+from compressor.support import distributed
 from compressor.training.loop import finetune
 from tests.benchmarks import short
 
@@ -30,7 +30,7 @@ SAMPLE = Path(__file__).parents[2] / "samples" / "cifar10-resnet" / "model.py"
 
 def train(args: argparse.Namespace) -> None:
     """Fine-tune as one of the processes; the first prints images per second."""
-    ranks.start()
+    distributed.start()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     build = runpy.run_path(str(SAMPLE))["resnet20"]
@@ -39,7 +39,7 @@ def train(args: argparse.Namespace) -> None:
     model, teacher = build(), build()
     assert isinstance(teacher, nn.Module)
     history = finetune(model, teacher.eval(), loader, FinetuneSection(epochs=args.epochs + 1))
-    if ranks.leads():
+    if distributed.leads():
         print(statistics.median(epoch.images_per_second for epoch in history[1:]))
 
 

@@ -19,13 +19,13 @@ from torch import nn
 
 import compressor
 import exporters
-from compressor.evaluation import evaluate
-from compressor.journal import Journal
+from compressor.pipeline.run import Run
+from compressor.pipeline.store import Stages
 from compressor.recipe import load_recipe
 from compressor.report import Report
 from compressor.report.schema import Speedup
-from compressor.run import Run
-from compressor.stages import Stages
+from compressor.support.progress import Journal
+from compressor.tasks.classification import evaluate
 from compressor.training.loop import finetune
 from tests.benchmarks import latency, peers, short
 

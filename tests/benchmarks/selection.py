@@ -28,21 +28,21 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressor import plugins
 from compressor.budget.allocate import allocate
-from compressor.budget.cost import measure_cost
-from compressor.budget.macs import Macs
+from compressor.budget.costs.macs import Macs
+from compressor.budget.costs.measure import measure_cost
 from compressor.data import load_data
 from compressor.data.calibration import calibration_batches
-from compressor.evaluation import evaluate
+from compressor.pipeline.loading import load_subject
 from compressor.recipe import load_recipe
 from compressor.refit import refit
 from compressor.selection.base import Calibration, Method, Ranking
-from compressor.selection.greedy_forward import GreedyForward
-from compressor.selection.imitation import Imitation
+from compressor.selection.methods.greedy_forward import GreedyForward
+from compressor.selection.methods.imitation import Imitation
 from compressor.structure import ChannelGroup, Groups, Plan, find_groups, shrink
-from compressor.structure.mask import masked, zero_columns
-from compressor.subject import load_subject
+from compressor.structure.surgery.mask import masked, zero_columns
+from compressor.support import plugins
+from compressor.tasks.classification import evaluate
 from tests.benchmarks import peers, short
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "cifar10-resnet"
@@ -89,7 +89,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def our_rows(problem: Problem, names: Sequence[str]) -> Iterator[list[str]]:
     """One row per method: accuracy at every target, with weights as they are and re-solved."""
-    methods, cost = plugins.discover("compressor.selection", Method), Macs(problem.model, problem.groups)
+    methods, cost = plugins.discover("compressor.selection.methods", Method), Macs(problem.model, problem.groups)
     for name in names:
         started = time.process_time()
         rankings = methods[name]().rank(problem.calibration())
@@ -276,7 +276,7 @@ def plot(problem: Problem, name: str, count: int, path: Path) -> None:
     images = [tuple(torch.cat(column)[:count] for column in zip(*problem.images, strict=True))]
     with torch.no_grad():
         targets = [problem.model(*batch).log_softmax(1) for batch in images]
-    methods = plugins.discover("compressor.selection", Method)
+    methods = plugins.discover("compressor.selection.methods", Method)
     one = Calibration(problem.model, Groups((group,), norms=problem.groups.norms), images)
     orders: dict[str, Sequence[int]] = {
         "forward": GreedyForward(images=count).rank(one)[name].order,
@@ -350,7 +350,7 @@ def main() -> None:
     }
     if "accuracy" in args.parts:
         columns = ["method", "seconds", *(f"{t:.0%} of MACs{s}" for t in TARGETS for s in ("", ", refit"))]
-        names = args.methods or list(plugins.discover("compressor.selection", Method))
+        names = args.methods or list(plugins.discover("compressor.selection.methods", Method))
         for problem in (problems[n] for n in args.networks):
             dense = problem.accuracy(problem.model)
             title = f"{problem.name} before fine-tuning: top-1 (dense {dense:.1f} %)"

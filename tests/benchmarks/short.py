@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from compressor.demo import recipe_text, train
-from compressor.journal import Journal
+from compressor.pipeline.demo import recipe_text, train
 from compressor.recipe import load_recipe
+from compressor.support.progress import Journal
 
 asked = "--short" in sys.argv
 FOLDER = Path("runs", "benchmark")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressor.budget.allocate import allocate, narrowest
-from compressor.budget.macs import Macs
-from compressor.budget.model import CostModel
+from compressor.budget.costs.base import CostModel
+from compressor.budget.costs.macs import Macs
 from compressor.errors import InputError
 from compressor.selection.base import Ranking
 from compressor.structure.flow import INPUT, Flow

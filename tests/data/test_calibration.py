@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import Dataset
 
 import compressor.data.calibration
-from compressor.batches import sizes_of
 from compressor.data import Data, calibration_batches, other_batches
 from compressor.errors import InputError
+from compressor.support.batches import sizes_of
 
 
 class Numbers(Dataset[Any]):

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from compressor.budget.allocate import Budget
-from compressor.budget.macs import Macs
+from compressor.budget.costs.macs import Macs
 from compressor.data import Data, load_data
-from compressor.evaluation import evaluate
 from compressor.gates.trainer import Learnt
 from compressor.models.digits import digits_resnet
 from compressor.recipe import DataSection, FinetuneSection
 from compressor.structure import Groups, Plan, find_groups, shrink
+from compressor.tasks.classification import evaluate
 
 SHAPE = (1, 16, 16)
 

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compressor.budget.allocate import Budget
-from compressor.budget.macs import Macs
+from compressor.budget.costs.macs import Macs
 from compressor.gates.base import OPEN, Gate
 from compressor.gates.budget import ExpectedCost
 from compressor.gates.network import Gated
 from compressor.gates.settings import GateSettings
 from compressor.gates.trainer import Learnt, train_gates
-from compressor.plugins import discover
 from compressor.recipe import FinetuneSection
 from compressor.structure import Groups, Plan, find_groups, shrink, verify
 from compressor.structure.proof import difference
+from compressor.support.plugins import discover
 from tests.networks import CLASSES, INPUT, NETWORKS, build
 from tests.structure.examined import EXACT
 from tests.structure.test_properties import BRIEF, networks

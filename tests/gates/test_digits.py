@@ -10,7 +10,7 @@ from compressor.gates.settings import read_gate
 from compressor.gates.trainer import Learnt, train_gates
 from compressor.recipe import CompressSection, FinetuneSection
 from compressor.selection.base import Calibration, Ranking
-from compressor.selection.magnitude import Magnitude
+from compressor.selection.methods.magnitude import Magnitude
 from compressor.training.loop import finetune
 from tests.gates.conftest import Digits
 from tests.gates.test_contract import GATES

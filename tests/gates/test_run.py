@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 
-import compressor.run
+import compressor.pipeline.run
 from compressor.errors import InputError
 from compressor.pipeline import compress
 from compressor.report import Report
-from compressor.stages import sha256
+from compressor.support.files import sha256
 from compressor.training.history import Progress
 from tests.gates.conftest import SHAPE, Digits
 
@@ -68,7 +68,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
         return tell
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(compressor.run.Run, "_teller", interrupt_in_second_epoch)
+        patch.setattr(compressor.pipeline.run.Run, "_teller", interrupt_in_second_epoch)
         compress(recipe, tmp_path)
     compress(recipe, tmp_path)
     for name in ("plan.json", "compact.safetensors"):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from compressor.budget.allocate import Budget
-from compressor.budget.macs import Macs
-from compressor.budget.model import CostModel, Widths
-from compressor.budget.params import Params
+from compressor.budget.costs.base import CostModel, Widths
+from compressor.budget.costs.macs import Macs
+from compressor.budget.costs.params import Params
 from compressor.errors import InputError
 from compressor.gates.base import Gate
 from compressor.gates.course import Phases

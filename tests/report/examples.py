@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from compressor.report.base import Samples
 from compressor.report.schema import (
     Activity,
     Benchmark,
@@ -21,6 +20,7 @@ from compressor.report.schema import (
     Scores,
     Speedup,
 )
+from compressor.report.writers.base import Samples
 
 ENVIRONMENT = {"cpu": "A CPU", "cores": 2, "providers": ["CPUExecutionProvider"]}
 

@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.plugins import discover
 from compressor.selection import fit
 from compressor.selection.base import Calibration, Method
 from compressor.selection.consumers import covariance, covariances, spread
 from compressor.selection.fit import Covariance, Nested, errors_of, select
-from compressor.selection.group_obs import _Elimination
-from compressor.selection.imitate_simplex import _Mixture, gram
+from compressor.selection.methods.group_obs import _Elimination
+from compressor.selection.methods.imitate_simplex import _Mixture, gram
 from compressor.selection.moments import collect_moments
 from compressor.structure import find_groups
+from compressor.support.plugins import discover
 from tests.networks import INPUT, NETWORKS, build
 from tests.selection.test_contract import calibration
 
 OURS = ["greedy_forward", "group_obs", "imitate_both", "imitate_global", "imitate_simplex", "imitation"]
-METHODS = discover("compressor.selection", Method)
+METHODS = discover("compressor.selection.methods", Method)
 
 
 def moments_of(given: Calibration) -> dict:

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from compressor.budget.allocate import allocate
-from compressor.budget.macs import Macs
-from compressor.plugins import discover
+from compressor.budget.costs.macs import Macs
 from compressor.selection.base import Calibration, Method, Ranking
 from compressor.structure import Groups, find_groups
+from compressor.support.plugins import discover
 from tests.networks import CLASSES, INPUT, NETWORKS, build
 
-METHODS = discover("compressor.selection", Method)
+METHODS = discover("compressor.selection.methods", Method)
 
 
 def calibration(kind: str, **options: Any) -> Calibration:

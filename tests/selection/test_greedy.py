@@ -12,11 +12,11 @@ from torch.nn.functional import kl_div
 from compressor.errors import InputError
 from compressor.selection.base import Calibration
 from compressor.selection.gate_loss import CHUNK, GateLoss, divergence
-from compressor.selection.gates import Recording
-from compressor.selection.greedy_forward import GreedyForward
-from compressor.selection.imitate_global import ImitateGlobal
+from compressor.selection.methods.greedy_forward import GreedyForward
+from compressor.selection.methods.imitate_global import ImitateGlobal
+from compressor.selection.recording import Recording
 from compressor.structure import ChannelGroup, Plan, find_groups
-from compressor.structure.mask import masked
+from compressor.structure.surgery.mask import masked
 from tests.networks import INPUT, NETWORKS, build
 from tests.selection.test_contract import calibration
 

@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 
 from compressor.errors import InputError
 from compressor.selection.base import Calibration, ranking_from_scores
-from compressor.selection.bn_scale import BatchNormScale
-from compressor.selection.magnitude import Magnitude
-from compressor.selection.random import RandomOrder
-from compressor.selection.taylor import Taylor
+from compressor.selection.methods.bn_scale import BatchNormScale
+from compressor.selection.methods.magnitude import Magnitude
+from compressor.selection.methods.random import RandomOrder
+from compressor.selection.methods.taylor import Taylor
 from compressor.selection.units import sum_per_unit
 from compressor.structure.groups import ChannelGroup, Groups, Slice
 from tests.budget.chains import single
@@ -105,7 +105,7 @@ def test_taylor_sums_gradients_over_parts_of_a_batch_that_memory_is_too_small_fo
         asked.append(args)
         return 3
 
-    monkeypatch.setattr("compressor.selection.taylor.inputs_in_a_pass", few)
+    monkeypatch.setattr("compressor.selection.methods.taylor.inputs_in_a_pass", few)
     parts = Taylor().rank(given)["0"]
     assert asked and parts.order == whole.order
     assert parts.error == pytest.approx(whole.error, rel=1e-4)

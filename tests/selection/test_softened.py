@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compressor.selection.softened import TEMPERATURE, divergences
+from compressor.selection.fisher import TEMPERATURE, divergences
 from tests.networks import INPUT, build
 
 

@@ -11,8 +11,8 @@ from compressor.selection import moments
 from compressor.selection.base import Calibration, Method
 from compressor.selection.consumers import covariance, owned
 from compressor.selection.contributions import contributions
-from compressor.selection.imitating import moments_of
 from compressor.selection.metrics import METRICS
+from compressor.selection.moment_method import moments_of
 from compressor.selection.moments import Moments
 from compressor.selection.narrowed import narrowed
 from compressor.structure import find_groups

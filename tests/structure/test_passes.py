@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from compressor.structure.passes import code_words
+from compressor.structure.tracing.passes import code_words
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 64, 96, 1000])

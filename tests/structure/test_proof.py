@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compressor.structure import ChannelGroup, Plan, shrink, verify
-from compressor.structure.trial import faulty_groups
+from compressor.structure.grouping.validation import faulty_groups
 from tests.structure.examined import EXACT, distance, examined, plans, random_plan, run, state, zeroed_inputs
 from tests.structure.networks import CASES, IMAGE, build, inputs_of
 

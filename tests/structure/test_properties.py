@@ -13,14 +13,7 @@ from torch.nn import functional as F
 
 from compressor.structure import Plan, find_groups, load_compact, save_compact, shrink, verify
 from tests.structure.examined import EXACT, random_plan, run, same, state
-from tests.structure.networks import (
-    ChannelsLast,
-    FusedAttention,
-    Raw,
-    SqueezeExcite,
-    conv_bn,
-    randomised,
-)
+from tests.structure.networks import ChannelsLast, FusedAttention, Raw, SqueezeExcite, conv_bn, randomised
 
 Block = tuple[nn.Module, int]
 

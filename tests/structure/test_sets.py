@@ -17,7 +17,7 @@ import exporters
 from compressor import find_groups, shrink, verify
 from compressor.errors import InputError
 from compressor.structure import Groups, Plan
-from compressor.structure.vanished import can_vanish
+from compressor.structure.surgery.zero_width import can_vanish
 from tests.structure.networks import randomised
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import exporters
 from compressor import Plan, find_groups, load_compact, save_compact, shrink
 from compressor.refit import refit
-from compressor.structure.silence import keep_silent, silence
+from compressor.structure.surgery.silence import keep_silent, silence
 from tests.structure.examined import published
 from tests.structure.networks import randomised
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.shufflenetv2 import ShuffleNetV2
 
-from compressor.structure import Plan, find_groups, trial
-from compressor.structure.shrink import preview
+from compressor.structure import Plan, find_groups
+from compressor.structure.grouping import validation as trial
+from compressor.structure.surgery.shrink import preview
 
 
 class Counted(ShuffleNetV2):

@@ -13,7 +13,7 @@ from compressor import find_groups, load_compact, masked, save_compact, shrink, 
 from compressor.errors import InputError
 from compressor.refit import refit
 from compressor.structure import Groups, Plan
-from compressor.structure.vanished import ConstantConv2d
+from compressor.structure.surgery.zero_width import ConstantConv2d
 from tests.structure.examined import published
 from tests.structure.networks import randomised
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from compressor.data.base import HeldOut
-from compressor.evaluation import evaluate
 from compressor.recipe import FinetuneSection
 from compressor.report.schema import Finetune
+from compressor.tasks.classification import evaluate
 from compressor.training.best import Best, Score
 from compressor.training.loop import finetune
 from tests.training.conftest import Tiny

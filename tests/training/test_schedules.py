@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressor import plugins
 from compressor.errors import InputError
+from compressor.support import plugins
 from compressor.training.schedules.allr import Adaptive
 from compressor.training.schedules.base import Cut, Schedule
 from compressor.training.schedules.constant import Constant

@@ -1,0 +1,1 @@
+"""What a choice of widths costs, without measuring."""

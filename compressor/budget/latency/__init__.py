@@ -1,0 +1,1 @@
+"""Milliseconds on a measured device as a function of widths."""

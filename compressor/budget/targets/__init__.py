@@ -1,0 +1,1 @@
+"""What is asked for, and the search for widths that meet it."""

@@ -1,0 +1,41 @@
+"""What the user asked for: the schema of recipe.yaml, reading, checking and writing it."""
+
+from compressor.recipe.schema import (
+    FULL_RATE,
+    AcceptSection,
+    BaselineSection,
+    BenchmarkSection,
+    CalibrationSection,
+    CompressSection,
+    DataSection,
+    ExportSection,
+    FinetuneSection,
+    ModelSection,
+    Normalize,
+    Recipe,
+    Section,
+    Target,
+    check_callable_name,
+    dump_recipe,
+    load_recipe,
+)
+
+__all__ = [
+    "AcceptSection",
+    "BaselineSection",
+    "BenchmarkSection",
+    "CalibrationSection",
+    "CompressSection",
+    "DataSection",
+    "ExportSection",
+    "FULL_RATE",
+    "FinetuneSection",
+    "ModelSection",
+    "Normalize",
+    "Recipe",
+    "Section",
+    "Target",
+    "check_callable_name",
+    "dump_recipe",
+    "load_recipe",
+]

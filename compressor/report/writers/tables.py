@@ -1,0 +1,199 @@
+"""The tables of a report in words and units for people; all writers share them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from compressor.report.rules import TARGET_TOLERANCE
+from compressor.report.schema import Finetune, Report, Rule
+from compressor.training.history import BEFORE
+
+
+class Row(NamedTuple):
+    """One quantity before and after."""
+
+    label: str
+    dense: str
+    compact: str
+    change: str
+
+
+class RuleRow(NamedTuple):
+    """One rule of acceptance."""
+
+    name: str
+    required: str
+    measured: str
+    passed: bool
+    text: str
+
+
+def count(value: float) -> str:
+    """Format a number with an SI prefix: `11.2 M`."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}" if value < 1000 * size else f"{value / size:,.0f}{unit}"
+    return f"{value:.0f}"
+
+
+def size(value: float) -> str:
+    """Format a number of bytes: `44.7 MB`."""
+    return f"{count(value)}{'' if value >= 1e3 else ' '}B"
+
+
+def percent(value: float) -> str:
+    """Format a share: `87.6 %`."""
+    return f"{100 * value:.4g} %"
+
+
+def points(value: float) -> str:
+    """Format a difference of shares, with its sign: `+0.31 points`."""
+    return f"{100 * value:+.2f} points"
+
+
+def milliseconds(value: float) -> str:
+    """Format a latency: `1.84 ms`."""
+    return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
+
+
+def times(value: float) -> str:
+    """Format a factor: `1.84x`."""
+    return f"{value:.2f}x"
+
+
+def _shrunk(dense: float, compact: float) -> str:
+    return f"{times(dense / compact)} smaller" if compact <= dense else f"{times(compact / dense)} larger"
+
+
+def comparison(report: Report) -> list[Row]:
+    """Return the before/after table: cost, size, accuracy and the median latency of every benchmark."""
+    dense, compact = report.dense, report.compact
+    rows = [
+        Row("Parameters", count(dense.params), count(compact.params), _shrunk(dense.params, compact.params)),
+        Row("Multiply-adds per input", count(dense.macs), count(compact.macs), _shrunk(dense.macs, compact.macs)),
+    ]
+    if dense.onnx_bytes and compact.onnx_bytes:
+        change = _shrunk(dense.onnx_bytes, compact.onnx_bytes)
+        rows.append(Row("ONNX file", size(dense.onnx_bytes), size(compact.onnx_bytes), change))
+    return rows + _quality(report) + _latencies(report) + _batch(report)
+
+
+def _quality(report: Report) -> list[Row]:
+    rows = []
+    states = [("before fine-tuning", report.pruned)] if report.history else []
+    for when, state in [*states, ("", report.compact)]:
+        if state.accuracy is not None and report.dense.accuracy is not None:
+            change = points(state.accuracy - report.dense.accuracy)
+            rows.append(Row(f"Top-1 {when}".rstrip(), percent(report.dense.accuracy), percent(state.accuracy), change))
+        elif state.agreement is not None:
+            rows.append(Row(f"Same top-1 as dense {when}".rstrip(), "100 %", percent(state.agreement), ""))
+    return rows
+
+
+def _latencies(report: Report) -> list[Row]:
+    rows = []
+    for bench in report.benchmarks:
+        dense, compact = list(bench.models.values())[:2]
+        low, high = times(bench.speedup.low), times(bench.speedup.high)
+        change = f"{times(bench.speedup.median)} as fast ({low} to {high})"
+        rows.append(Row(f"Latency, {bench.setting}", milliseconds(dense.p50_ms), milliseconds(compact.p50_ms), change))
+    return rows
+
+
+def _lost(value: float) -> str:
+    return f"{100 * value:.2f} points"
+
+
+def _batch(report: Report) -> list[Row]:
+    if report.batch is None:
+        return []
+    mine, other = ("any", "fixed") if report.batch.dynamic else ("fixed", "dynamic")
+    found = report.batch.other
+    change = f"a {other} one would be {times(found.median)} as fast ({times(found.low)} to {times(found.high)})"
+    return [Row("Batch size", mine, mine, change)]
+
+
+_RULES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "target": ("≤", percent),
+    "target.loss": ("≤", lambda value: f"{value:.4g}"),
+    "target.speedup": ("≥", times),
+    "target.latency_ms": ("≤", milliseconds),
+    "accuracy_drop": ("≤", _lost),
+    "speedup": ("≥", times),
+    "parity": ("≤", lambda value: f"{value:.1e}"),
+    "params": ("≤", count),
+    "size_mb": ("≤", lambda value: size(1e6 * value)),
+    "p99_ms": ("≤", milliseconds),
+    "peak_mb": ("≤", lambda value: size(1e6 * value)),
+    "baseline.accuracy_drop": ("≤", _lost),
+    "baseline.slowdown": ("≤", percent),
+}
+
+
+def rule_rows(report: Report) -> list[RuleRow]:
+    """Return the rules of acceptance with required and measured value in their units."""
+    return [_rule_row(rule, _kind(rule, report)) for rule in report.accept]
+
+
+def _kind(rule: Rule, report: Report) -> str:
+    """The key of a rule in `_RULES`."""
+    kinds = (f"target.{kind}" for kind in ("loss", "speedup", "latency_ms") if report.target.get(kind))
+    return next(kinds, "target") if rule.name == "target" else rule.name
+
+
+def _rule_row(rule: Rule, kind: str) -> RuleRow:
+    sign, show = _RULES.get(kind, ("", str))
+    measured = "not measured" if rule.measured is None else show(rule.measured)
+    tolerance = f" + {percent(TARGET_TOLERANCE)} of it" if kind == "target" else ""
+    return RuleRow(rule.name, f"{sign} {show(rule.required)}{tolerance}", measured, rule.passed, rule.text)
+
+
+def verdict(report: Report) -> str:
+    """Say in one sentence what came out: how fast and how good, accepted or not."""
+    found = f"{_speed(report)}, {_kept(report)}"
+    if report.accepted:
+        rules = f"all {len(report.accept)} rules hold" if len(report.accept) > 1 else "its one rule holds"
+        return f"Accepted: {found}; {rules}."
+    failed = [f"{rule.name} failed ({_missed(rule, report)})" for rule in report.accept if not rule.passed]
+    return f"Not accepted: {', '.join(failed) or 'no rule was judged'}: {found}."
+
+
+def _speed(report: Report) -> str:
+    """How fast the network has become; by the table where it is for another device than this one."""
+    if report.speed and not report.speed.measured:
+        return f"{times(report.speed.attempts[-1].speedup.median)} as fast by the table of its device"
+    found = report.benchmarks[0].speedup
+    slower = f"slower; {times(found.low)} to {times(found.high)}" if found.median < 1 else None
+    return f"{times(found.median)} as fast ({slower or f'{found.low:.2f} to {found.high:.2f}'})"
+
+
+def _kept(report: Report) -> str:
+    """What is left of the quality."""
+    dense, compact = report.dense, report.compact
+    if dense.accuracy is None or compact.accuracy is None:
+        same = "not known" if compact.agreement is None else f"{100 * compact.agreement:.1f} %"
+        return f"same top-1 as dense {same}"
+    change = f"{100 * (compact.accuracy - dense.accuracy):+.1f} points"
+    return f"top-1 {100 * dense.accuracy:.1f} % to {100 * compact.accuracy:.1f} % ({change})"
+
+
+def _missed(rule: Rule, report: Report) -> str:
+    """Measured and required value of a rule, in the units of the recipe."""
+    bound = "at least" if _RULES.get(_kind(rule, report), ("",))[0] == "≥" else "at most"
+    measured = "not measured" if rule.measured is None else _number(rule.measured)
+    return f"{measured}, {bound} {_number(rule.required)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else count(value)
+
+
+def training_line(found: Finetune) -> str:
+    """Say in one sentence what fine-tuning delivers, and why."""
+    before, after = found.held_out.before, found.after
+    delivers = f"delivers {found.delivered} of {len(found.held_out.epochs)}"
+    helped = "did not help, and is not used" if found.delivered == BEFORE else delivers
+    images = f"{found.images} {'training images' if found.problem else 'held-out training images'}"
+    top1 = f"top-1 {percent(before.accuracy)} before it, {percent(after.accuracy)} after"
+    return f"Fine-tuning {helped}: on {images} {top1} (loss {before.loss:.3f}, {after.loss:.3f})."

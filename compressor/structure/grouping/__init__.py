@@ -1,0 +1,1 @@
+"""From couplings to channel groups that can be cut, and those that cannot, with the reason."""

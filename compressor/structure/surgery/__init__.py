@@ -1,0 +1,1 @@
+"""Cutting: masks, shrinking, and what layers become."""

@@ -1,0 +1,1 @@
+"""What a network is for: the loss, the divergence from a teacher, the metrics."""
