@@ -127,6 +127,7 @@ def _is_set(name: str) -> bool:
 def _leave() -> None:
     """End the threads that wait for the others: a process that ends with them running may be aborted."""
     if dist.is_initialized():
+        _group.cache_clear()
         dist.destroy_process_group()
 
 
