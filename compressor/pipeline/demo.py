@@ -53,7 +53,7 @@ def run_demo(out: Path) -> Report:
 
 def recipe_text(file: str, checkpoint: str) -> str:
     """The demonstration's recipe, to be written to `file`, with the path of its checkpoint."""
-    template = files("compressor.recipe.schema").joinpath("templates/digits.yaml").read_text(encoding="utf-8")
+    template = files("compressor.recipe").joinpath("templates/digits.yaml").read_text(encoding="utf-8")
     return Template(template).substitute(file=file, checkpoint=checkpoint)
 
 

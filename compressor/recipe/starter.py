@@ -33,7 +33,7 @@ def write_starter(model: str, out: Path, *, force: bool = False) -> None:
             "already exists", where=str(out), cure="choose another name with --out, or overwrite it with --force"
         )
     values = _of_callable(model, out.parent) if ":" in model else _of_torchvision(model)
-    template = files("compressor.recipe.schema").joinpath("templates/recipe.yaml").read_text(encoding="utf-8")
+    template = files("compressor.recipe").joinpath("templates/recipe.yaml").read_text(encoding="utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, Template(template).substitute(values, file=out).encode())
 

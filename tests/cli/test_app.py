@@ -49,7 +49,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """Stands in for the pipeline: records the call, returns or raises what the test sets as `result`."""
     (tmp_path / "a.yaml").write_text(RECIPE)
-    module = ModuleType("compressor.pipeline.api")
+    module = ModuleType("compressor.pipeline")
     module.calls, module.result = [], SimpleNamespace(accepted=True, to_json=lambda: '{"accepted": true}')
 
     def answer(*args: object, **kwargs: object) -> object:
@@ -59,7 +59,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
         return module.result
 
     module.compress = module.inspect_recipe = module.check_run = answer
-    monkeypatch.setitem(sys.modules, "compressor.pipeline.api", module)
+    monkeypatch.setitem(sys.modules, "compressor.pipeline", module)
     monkeypatch.setattr("compressor.report.writers.console.print_report", lambda report: print("the report"))
     return module
 

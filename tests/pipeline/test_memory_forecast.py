@@ -61,10 +61,10 @@ import re
 from pathlib import Path
 import torch
 from torch import nn
-from compressor.memory_forecast import Forecaster
+from compressor.pipeline.memory_forecast import Forecaster
 from compressor.refit import refit
 from compressor.selection.base import Calibration
-from compressor.selection.imitation import Imitation
+from compressor.selection.methods.imitation import Imitation
 from compressor.structure import Plan, find_groups
 
 def status(name):

@@ -18,8 +18,8 @@ import os, sys
 import torch
 from pathlib import Path
 from torch.utils.data import DataLoader, TensorDataset
-from compressor import ranks
-from compressor.evaluation import evaluate
+from compressor.support import distributed
+from compressor.tasks.classification import evaluate
 from compressor.recipe import FinetuneSection
 from compressor.selection.moments import collect_moments
 from compressor.data.base import HeldOut
@@ -70,7 +70,7 @@ assert distributed.lead(lambda: distributed.rank()) == 0
 """
 
 DIES = """
-from compressor import cli
+from compressor.cli import app as cli
 def run():
     def stop(progress): pass
     if not distributed.leads():
@@ -83,7 +83,7 @@ cli.main()
 """
 
 REFUSES = """
-from compressor import cli
+from compressor.cli import app as cli
 from compressor.errors import InputError
 def refuse():
     raise InputError("this is wrong")
