@@ -32,6 +32,7 @@ from exporters.clock import WALL, clock_for
 from exporters.cores import doubt as cores_doubt
 from exporters.errors import ExportError
 from exporters.memory import peak_bytes
+from exporters.providers import PROVIDERS, find_provider
 from exporters.runtime import environment
 from exporters.statistics import Latency, Speedup
 from exporters.turns import Runner, Schedule, take_turns
@@ -40,7 +41,7 @@ SAMPLE_SECONDS = 0.0002
 """Shortest time that is taken as a sample."""
 PRECISION = 0.005
 """How far an interval may reach before a measurement goes on, as a share."""
-RESOLUTION_MS, SPREAD, DRIFT, HALF_WIDTH = 0.05, 0.10, 0.05, 0.03
+RESOLUTION_MS, DRIFT, HALF_WIDTH = 0.05, 0.05, 0.03
 """Beyond these, a result carries a warning."""
 
 
@@ -49,7 +50,7 @@ class Benchmark:
     """Latencies of files that were measured together. The first one is the reference.
 
     Attributes:
-        provider: `cpu` or `cuda`.
+        provider: A name in `providers.PROVIDERS`.
         threads: Threads inside one operator.
         batch: Batch size.
         samples: For every file, milliseconds per call by the clock, shape (passes, samples per pass).
@@ -147,7 +148,7 @@ class Benchmark:
     def _doubts(self, name: str) -> Iterator[str]:
         samples, median = self.samples[name], self.models[name].p50_ms
         spread, drift = statistics.spread(samples), statistics.drift(samples)
-        if self.provider == "cpu" and spread > SPREAD:
+        if self.provider in PROVIDERS and spread > PROVIDERS[self.provider].max_spread:
             yield f"{name}: latencies spread by {spread:.0%} around the median; is the machine busy?"
         if abs(drift) > DRIFT:
             yield f"{name}: the median drifted by {drift:+.0%} from the first to the last third"
@@ -229,7 +230,7 @@ def benchmark(
 
     Args:
         paths: ONNX files; the first is the reference.
-        provider: `cpu` or `cuda`.
+        provider: A name in `providers.PROVIDERS`.
         threads: Threads inside one operator.
         batch: Batch size.
         min_seconds: Measure at least so long, all files together, after the warm-up ...
@@ -251,7 +252,7 @@ def benchmark(
     """
     if not paths:
         raise ExportError("there is nothing to measure", cure="name at least one ONNX file")
-    machine, clock = environment(), clock_for(provider, threads)
+    machine, clock = environment(), clock_for(find_provider(provider), threads)
     copies = [paths[0]] if control else []
     runners = [Runner(path, provider, threads, batch, seed, clock) for path in (*paths, *copies)]
     for runner in runners:

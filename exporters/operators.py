@@ -29,8 +29,9 @@ import onnxruntime as ort
 
 from exporters.clock import THREAD_CPU, calm, clock_for, timed
 from exporters.cores import doubt, usable_cores
+from exporters.errors import ProviderUnavailableError
+from exporters.providers import PROVIDERS, Provider, find_provider
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 WARM_UP, MIN_RUNS, TURN_SECONDS = 1, 4, 0.02
 """Calls that are not counted, least number of those that are, and how long both go on."""
 MAX_PROFILED = 40
@@ -77,7 +78,7 @@ def measure_operators(
 
     Args:
         networks: Serialised ONNX models; the first is the reference for drift, and is to be the first in `turns`.
-        provider: `cpu` or `cuda`; CUDA runs asynchronously, so its networks are timed as a whole only.
+        provider: A name in `providers.PROVIDERS`; where operators cannot be timed, networks are timed as a whole only.
         threads: Threads inside one operator.
         batch: Size of a first dimension that is free.
         turns: Numbers of the networks in the order in which they are measured, some more than once; by default, each
@@ -90,10 +91,11 @@ def measure_operators(
         What was measured, by turns.
 
     Raises:
-        RuntimeError: the provider is not active.
+        ProviderUnavailableError: the provider is unknown, or not active.
     """
     order, done = list(range(len(networks)) if turns is None else turns), list(before)
-    bench = _Bench(networks, PROVIDERS[provider], threads, batch, clock_for(provider, threads))
+    where = find_provider(provider)
+    bench = _Bench(networks, where, threads, batch, clock_for(where, threads))
     references = [bench.turn(0) for _ in range(PACES - 1)]
     if not done:
         done.append(references[-1])
@@ -120,12 +122,12 @@ def merged(turns: Sequence[Measured]) -> Measured:
 class _Bench:
     """Opens networks and gives them their turns."""
 
-    def __init__(self, networks: Sequence[bytes], provider: str, threads: int, batch: int, clock: str) -> None:
+    def __init__(self, networks: Sequence[bytes], provider: Provider, threads: int, batch: int, clock: str) -> None:
         self.networks, self.provider, self.threads, self.batch, self.clock = networks, provider, threads, batch, clock
         self.seconds = 0.0
 
     def turn(self, index: int) -> Measured:
-        by_operator = self.provider == PROVIDERS["cpu"]
+        by_operator = self.provider.times_operators
         with calm():
             if by_operator and self.seconds > LONG_CALL_SECONDS:
                 return self._profiled(self.networks[index])
@@ -139,9 +141,12 @@ class _Bench:
         options.log_severity_level = 4
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, profile
-        session = ort.InferenceSession(network, options, providers=[self.provider])
-        if session.get_providers()[0] != self.provider:
-            raise RuntimeError(f"{self.provider} is not active: ONNX Runtime fell back to {session.get_providers()[0]}")
+        session = ort.InferenceSession(network, options, providers=[self.provider.ort_name])
+        if (active := session.get_providers()[0]) != self.provider.ort_name:
+            raise ProviderUnavailableError(
+                f"{self.provider.ort_name} is not active: ONNX Runtime fell back to {active}",
+                cure=f"check {self.provider.check}",
+            )
         return session, dict(_inputs(session, self.batch))
 
     def _total(self, network: bytes) -> float:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -60,6 +61,15 @@ def _absolute_file(reference: str, info: ValidationInfo) -> str:
     return f"{_absolute(target, info)}:{name}" if target.endswith(".py") else reference
 
 
+def _known_provider(name: object) -> object:
+    from exporters.providers import PROVIDERS  # brings ONNX Runtime, which `compressor --help` need not wait for
+
+    if name not in list(PROVIDERS):
+        *others, last = map(repr, PROVIDERS)
+        raise ValueError(f"expected {', '.join(others)} or {last}")
+    return name
+
+
 def _not_empty(values: tuple[int, ...]) -> tuple[int, ...]:
     if not values:
         raise ValueError("expected at least one number")
@@ -69,6 +79,7 @@ def _not_empty(values: tuple[int, ...]) -> tuple[int, ...]:
 CallableName = Annotated[str, AfterValidator(check_callable_name), AfterValidator(_absolute_file)]
 SourceName = Annotated[str, AfterValidator(_form_of_source), AfterValidator(_absolute_file)]
 RecipePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
+ProviderName = Annotated[str, BeforeValidator(_known_provider)]
 PositiveInts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_not_empty)]
 
 
@@ -197,7 +208,7 @@ class ExportSection(Section):
 class BenchmarkSection(Section):
     """How latency is measured."""
 
-    provider: Literal["cpu", "cuda"] = "cpu"
+    provider: ProviderName = "cpu"
     threads: int = Field(1, ge=1)
     batch_sizes: PositiveInts = (1,)
     seconds: float = Field(5.0, gt=0)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import exporters
-from exporters import clock, cores, operators
+from exporters import clock, cores, errors, operators, providers
 from exporters.errors import ExportError
 from exporters.hollow import hollow
 from exporters.latency_table import LatencyTable
@@ -42,7 +42,7 @@ def test_hollow_runs_the_same_operators(network: Path) -> None:
 def test_the_script_writes_a_table_without_this_package(network: Path, tmp_path: Path) -> None:
     shutil.copyfile(operators.__file__, tmp_path / "measure.py")
     (tmp_path / "exporters").mkdir()
-    for module in (clock, cores):
+    for module in (clock, cores, errors, providers):
         shutil.copy(module.__file__, tmp_path / "exporters")
     (tmp_path / "a.onnx").write_bytes(hollow(onnx.load(network)))
     kit = {"settings": {"provider": "cpu", "threads": 1, "batch": 1}, "files": ["a.onnx"], "widths": [{}]}
