@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from itertools import chain, count
@@ -47,7 +47,7 @@ RESOLUTION_MS, DRIFT, HALF_WIDTH = 0.05, 0.05, 0.03
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """Latencies of files that were measured together. The first one is the reference.
+    """Latencies of files that were measured together, by name. All others are compared with the `reference`.
 
     Attributes:
         provider: A name in `providers.PROVIDERS`.
@@ -62,7 +62,7 @@ class Benchmark:
         peak_bytes: For every file, by how much it raises the peak memory of a process; None where not measured.
         clock: `thread_cpu` or `wall`: what the samples are times of.
         wall: The same samples by the wall clock.
-        copy: Samples of a copy of the first file, by the clock; None where there was none.
+        copy: Samples of a copy of the reference, by the clock; None where there was none.
     """
 
     provider: str
@@ -79,6 +79,11 @@ class Benchmark:
     wall: dict[str, np.ndarray] = field(default_factory=dict)
     copy: np.ndarray | None = None
 
+    @property
+    def reference(self) -> str:
+        """The file that all others are compared with: the one that was named first."""
+        return next(iter(self.samples))
+
     @cached_property
     def models(self) -> dict[str, Latency]:
         """Percentiles of every file."""
@@ -91,7 +96,7 @@ class Benchmark:
 
     @cached_property
     def speedups(self) -> dict[str, Speedup]:
-        """How many times as fast as the first file every other one is, never surer than A/A allows."""
+        """How many times as fast as the reference every other file is, never surer than A/A allows."""
         return {name: found.widened(self.aa) for name, found in self._ratios(self.samples).items()}
 
     @cached_property
@@ -101,10 +106,10 @@ class Benchmark:
 
     @cached_property
     def aa(self) -> Speedup | None:
-        """The first file against its own copy."""
+        """The reference against its own copy."""
         if self.copy is None:
             return None
-        return statistics.speedup(next(iter(self.samples.values())), self.copy, self.seed)
+        return statistics.speedup(self.samples[self.reference], self.copy, self.seed)
 
     @property
     def doubt(self) -> str | None:
@@ -112,10 +117,8 @@ class Benchmark:
         return statistics.doubt(self.aa.low, self.aa.high) if self.aa else None
 
     def _ratios(self, samples: dict[str, np.ndarray]) -> dict[str, Speedup]:
-        if not samples:
-            return {}
-        (_, reference), *others = samples.items()
-        return {name: statistics.speedup(reference, own, self.seed) for name, own in others}
+        others = {name: own for name, own in samples.items() if name != self.reference}
+        return {name: statistics.speedup(samples[self.reference], own, self.seed) for name, own in others.items()}
 
     def pooled(self, other: Benchmark) -> Benchmark:
         """Both measurements of the same files as one; passes have different lengths at times: the shorter counts."""
@@ -159,7 +162,6 @@ class Benchmark:
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of `benchmarks` in `report.json`."""
-        speedups = {name: asdict(value) for name, value in self.speedups.items()}
         return {
             "provider": self.provider,
             "threads": self.threads,
@@ -167,7 +169,7 @@ class Benchmark:
             "calls_per_sample": self.calls_per_sample,
             "models": {name: asdict(value) for name, value in self.models.items()},
             "speedup": asdict(self.speedup) if self.speedup else None,
-            **({"speedups": speedups} if len(speedups) > 1 else {}),
+            "speedups": {name: asdict(value) for name, value in self.speedups.items()},
             "clock": self.clock,
             "aa": asdict(self.aa) if self.aa else None,
             "wall_speedup": asdict(next(iter(self.wall_speedups.values()))) if self.wall_speedups else None,
@@ -208,7 +210,7 @@ class Benchmark:
 
 
 def benchmark(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path] | Mapping[str, str | Path],
     *,
     provider: str = "cpu",
     threads: int = 1,
@@ -224,12 +226,12 @@ def benchmark(
     precision: float = PRECISION,
     progress: Callable[[float], None] | None = None,
 ) -> Benchmark:
-    """Measure ONNX files against the first of them, on random inputs.
+    """Measure ONNX files against the first of them, the reference, on random inputs.
 
     The clock is the processor time of this thread where one thread does the work, else the wall clock.
 
     Args:
-        paths: ONNX files; the first is the reference.
+        paths: ONNX files by name; without names, each is called by the stem of its path.
         provider: A name in `providers.PROVIDERS`.
         threads: Threads inside one operator.
         batch: Batch size.
@@ -241,7 +243,7 @@ def benchmark(
         seed: Seed of inputs, order and resampling.
         memory: Whether to measure peak memory as well, of each file in a process of its own.
         single_calls: Whether a sample is one call even where calls are short: percentiles are those of calls then.
-        control: Whether a copy of the first file takes part, for the interval of A/A.
+        control: Whether a copy of the reference takes part, for the interval of A/A.
         precision: Measure up to twice as long, until every interval reaches no further than this, as a share.
         progress: Called after every pass with the share that is done, 0 to 1.
 
@@ -250,36 +252,37 @@ def benchmark(
         ProviderUnavailableError: the provider is not active.
         ExportError: there are no files, or one does not take such inputs.
     """
-    if not paths:
+    named = dict(paths) if isinstance(paths, Mapping) else dict(zip(_names(paths), paths, strict=True))
+    if not named:
         raise ExportError("there is nothing to measure", cure="name at least one ONNX file")
     machine, clock = environment(), clock_for(find_provider(provider), threads)
-    copies = [paths[0]] if control else []
-    runners = [Runner(path, provider, threads, batch, seed, clock) for path in (*paths, *copies)]
-    for runner in runners:
+    runners = {name: Runner(path, provider, threads, batch, seed, clock) for name, path in named.items()}
+    copies = [Runner(path, provider, threads, batch, seed, clock) for path in [*named.values()][:control]]
+    turns = [*runners.values(), *copies]
+    for runner in turns:
         runner.open()
         runner.warm_up(warmup_seconds, warmup_samples)
-    calls = 1 if single_calls else max(1, math.ceil(SAMPLE_SECONDS / min(runner.seconds for runner in runners)))
-    schedule = Schedule.of(runners, calls, min_seconds, min_samples, precision)
-    machine["long_turns"] = take_turns(runners, schedule, warmup_samples, seed, progress)
-    named = dict(zip(_names(paths), runners, strict=False))
+    calls = 1 if single_calls else max(1, math.ceil(SAMPLE_SECONDS / min(runner.seconds for runner in turns)))
+    schedule = Schedule.of(turns, calls, min_seconds, min_samples, precision)
+    machine["long_turns"] = take_turns(turns, schedule, warmup_samples, seed, progress)
     return Benchmark(
         provider=provider,
         threads=threads,
         batch=batch,
-        samples={name: np.array(runner.passes) for name, runner in named.items()},
-        session_ms={name: float(np.median(runner.session_ms)) for name, runner in named.items()},
+        samples={name: np.array(runner.passes) for name, runner in runners.items()},
+        session_ms={name: float(np.median(runner.session_ms)) for name, runner in runners.items()},
         calls_per_sample=calls,
         min_samples=min_samples,
         seed=seed,
         environment=machine,
         peak_bytes={
             name: peak_bytes(runner.path, provider=provider, threads=threads, batch=batch)
-            for name, runner in named.items()
+            for name, runner in runners.items()
             if memory
         },
         clock=clock,
-        wall={name: np.array(runner.wall) for name, runner in named.items()},
-        copy=np.array(runners[-1].passes) if control else None,
+        wall={name: np.array(runner.wall) for name, runner in runners.items()},
+        copy=np.array(copies[0].passes) if control else None,
     )
 
 

@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from compressor import __version__
 from compressor.pipeline.inspection import layers, untouched
 from compressor.pipeline.loading import Subject
 from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import FEWEST
-from compressor.report import Report, Samples, write_report
+from compressor.report import Report, Samples, schema, write_report
 from compressor.report.acceptance import judge
 from compressor.report.schema import Benchmark, Finetune, Group, Network, Speed
 from compressor.structure import Plan
@@ -47,14 +48,42 @@ class Finished:
     measured: Path
 
 
+@dataclass(frozen=True)
+class Variant:
+    """An ONNX file of a run: where it is, and what it computes."""
+
+    path: Path
+    network: Literal["dense", "compact"]
+    precision: str = schema.FP32
+
+    def file(self) -> schema.File:
+        """Return what the report says of it."""
+        size = sum(path.stat().st_size for path in self.parts())
+        return schema.File(network=self.network, bytes=size, precision=self.precision)
+
+    def parts(self) -> list[Path]:
+        """Return the file, and the weights beside it where it is too large for one."""
+        return sorted(self.path.parent.glob(f"{self.path.name}*"))
+
+
+def variants(dense: Path, exported: Path) -> dict[str, Variant]:
+    """Return the files of a run by name, in the order of all tables; they are measured side by side.
+
+    Args:
+        dense: Directory of the stage that exports the dense network.
+        exported: Directory of the stage that exports the compact one.
+    """
+    return {
+        schema.DENSE: Variant(dense / DENSE, "dense"),
+        schema.COMPACT: Variant(exported / COMPACT, "compact"),
+    }
+
+
 def make_report(
     recipe: Recipe, subject: Subject, done: Finished, seconds: Mapping[str, float], baseline: Report | None = None
 ) -> Report:
     """Put together what the stages found, and judge it."""
-    dense_bytes, compact_bytes = (
-        sum((directory / name).stat().st_size for name in _onnx_files(directory))
-        for directory in (done.dense, done.exported)
-    )
+    files = {name: variant.file() for name, variant in variants(done.dense, done.exported).items()}
     measured = read_json(done.measured / BENCHMARKS)
     benchmarks = [Benchmark.model_validate(entry) for entry in measured]
     history, gates, judged = done.compact / HISTORY, done.selected / GATES, done.compact / JUDGED
@@ -63,9 +92,10 @@ def make_report(
         environment=measured[0]["environment"],
         versions=_versions(),
         recipe=recipe.model_dump(mode="json"),
-        dense=Network(onnx_bytes=dense_bytes, **read_json(done.reference / QUALITY)),
+        dense=Network(onnx_bytes=files[schema.DENSE].bytes, **read_json(done.reference / QUALITY)),
         pruned=Network(**read_json(done.pruned / QUALITY)),
-        compact=Network(onnx_bytes=compact_bytes, **read_json(done.compact / QUALITY)),
+        compact=Network(onnx_bytes=files[schema.COMPACT].bytes, **read_json(done.compact / QUALITY)),
+        files=files,
         groups=_cut(subject, Plan.load(done.compact / PLAN), read_json(done.planned / FAULTS)) + untouched(subject),
         parity=read_json(done.exported / PARITY),
         benchmarks=benchmarks,
@@ -89,15 +119,10 @@ def make_report(
 def publish(report: Report, recipe: Recipe, done: Finished, run_dir: Path) -> None:
     """Put the results into the run directory, each file at once, the report last."""
     samples = [samples_name(batch) for batch in recipe.benchmark.batch_sizes]
-    sources = {
-        done.dense: _onnx_files(done.dense),
-        done.compact: [WEIGHTS, PLAN],
-        done.exported: _onnx_files(done.exported),
-        done.measured: samples,
-    }
-    for directory, names in sources.items():
-        for name in names:
-            _copy(directory / name, run_dir / name)
+    sources = [part for variant in variants(done.dense, done.exported).values() for part in variant.parts()]
+    sources += [done.compact / WEIGHTS, done.compact / PLAN, *(done.measured / name for name in samples)]
+    for source in sources:
+        _copy(source, run_dir / source.name)
     write_atomically(run_dir / "recipe.yaml", dump_recipe(recipe).encode())
     write_report(report, run_dir, read_samples(run_dir, report))
 
@@ -119,11 +144,6 @@ def read_samples(run_dir: Path, report: Report) -> Samples:
 def network(directory: Path) -> list[Path]:
     """Return the files of a stage that hold its compact network."""
     return [directory / WEIGHTS, directory / PLAN]
-
-
-def _onnx_files(directory: Path) -> list[str]:
-    """Names of the ONNX file of a stage, and of the weights beside it where it is too large for one file."""
-    return sorted(path.name for path in directory.glob("*.onnx*"))
 
 
 def _cut(subject: Subject, plan: Plan, faults: Mapping[str, str]) -> list[Group]:

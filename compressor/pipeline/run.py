@@ -44,13 +44,15 @@ from compressor.pipeline.results import (
     network,
     publish,
     samples_name,
+    variants,
 )
 from compressor.pipeline.stages.select import read_rankings, write_rankings
 from compressor.pipeline.store import UNFINISHED, Rehearsal, Stages
 from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import Refit, refit, summary
 from compressor.report import Report
-from compressor.report.schema import Finetune
+from compressor.report.measured import benchmark_of, parity_of, speedup_of
+from compressor.report.schema import BatchChoice, Finetune
 from compressor.report.writers.tables import training_line
 from compressor.selection.base import Calibration
 from compressor.structure import Plan, load_compact, save_compact, shrink
@@ -301,13 +303,13 @@ class Run(Job):
             metadata = {f"compressor.compact_{name}": str(cost[name]) for name in ("params", "macs")}
             self.export(model, path, metadata | {"compressor.recipe_sha256": recipe_hash})
             parity = check_parity(model, path, self.real_inputs, batch_sizes=PARITY_BATCHES)
-            write_json(directory / PARITY, {"max_abs": parity.max_abs, "max_rel": parity.max_rel})
+            write_json(directory / PARITY, parity_of(parity).model_dump(mode="json"))
 
         depends_on = {"compact": network(compact), "recipe": recipe_hash}
         return self.stage("export-compact", depends_on | self.export_settings(), work)
 
     def benchmark(self, dense: Path, compact: Path, exported: Path) -> Path:
-        """Measure both files side by side, at every batch size."""
+        """Measure all files side by side, at every batch size."""
         settings, single_calls = self.recipe.benchmark, self.recipe.accept.p99_ms is not None
 
         def work(directory: Path) -> None:
@@ -315,7 +317,7 @@ class Run(Job):
             for batch in settings.batch_sizes:
                 self.journal.say(f"benchmark: {settings.provider}, threads {settings.threads}, batch {batch}")
                 result = benchmark(
-                    [dense / DENSE, exported / COMPACT],
+                    {name: variant.path for name, variant in variants(dense, exported).items()},
                     provider=settings.provider,
                     threads=settings.threads,
                     batch=batch,
@@ -324,7 +326,8 @@ class Run(Job):
                     single_calls=single_calls,
                 )
                 result.save_samples(directory / samples_name(batch))
-                results.append(result.to_dict())
+                found = benchmark_of(result).model_dump(mode="json")
+                results.append(found | {"environment": result.environment})
             write_json(directory / BENCHMARKS, results)
             write_json(directory / BATCH, self._batch_choice(compact, exported))
 
@@ -391,7 +394,6 @@ class Run(Job):
             other = Path(directory, "other.onnx")
             self.export(load_compact(compact, self.subject.model), other, {}, dynamic=not dynamic)
             seconds = min(CANDIDATE_SECONDS, settings.seconds)
-            files = [exported / COMPACT, other]
-            found = benchmark(files, **settings_of(settings), min_seconds=seconds, memory=False).speedup
-        assert found is not None
-        return {"dynamic": dynamic, "other": dataclasses.asdict(found)}
+            files = {"mine": exported / COMPACT, "other": other}
+            found = benchmark(files, **settings_of(settings), min_seconds=seconds, memory=False).speedups["other"]
+        return BatchChoice(dynamic=dynamic, other=speedup_of(found)).model_dump(mode="json")

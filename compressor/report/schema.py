@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
 from compressor.errors import InputError
 
 SCHEMA_VERSION = 1
+DENSE, COMPACT = "dense", "compact"
+"""Names of variants, the files of a run; `dense` is what all others are compared with."""
+FP32 = "fp32"
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Milliseconds = Annotated[float, Field(gt=0, lt=1e9)]
@@ -38,6 +41,20 @@ class Network(Part):
     accuracy: Share | None = None
     agreement: Share | None = None
     onnx_bytes: Number | None = None
+
+
+class File(Part):
+    """One variant: an ONNX file of the run.
+
+    Attributes:
+        network: Which network of the report it computes: `dense` or `compact`.
+        bytes: Size, with the weights beside it where it is too large for one file; None where that is not known.
+        precision: Of its weights and products.
+    """
+
+    network: Literal["dense", "compact"]
+    bytes: Number | None = None
+    precision: str = FP32
 
 
 class Group(Part):
@@ -74,7 +91,7 @@ class Latency(Part):
 
 
 class Speedup(Part):
-    """Ratio of latencies, dense by compact, with its 95 % interval."""
+    """Ratio of latencies, that of the dense file by that of another one, with its 95 % interval."""
 
     median: float
     low: float
@@ -82,27 +99,51 @@ class Speedup(Part):
 
 
 class Benchmark(Part):
-    """A paired measurement; the first of `models` is the dense network, the second the compact one.
+    """A paired measurement of all files of a run.
 
-    A sample is the mean of `calls_per_sample` calls. `clock` is `thread_cpu` or `wall`; `wall_speedup` is what a user
-    felt while the machine was as busy as it was; `aa` is the dense network against its own copy.
+    Attributes:
+        provider, threads, batch: How they were run.
+        models: Latency of every variant.
+        delivered: The variant that `speedup` and `wall_speedup` are about.
+        speedup: How many times as fast as the dense file the delivered one is.
+        speedups: The same of every variant but the dense one.
+        calls_per_sample: Number of calls that a sample is the mean of.
+        warnings: Reasons to doubt these numbers.
+        clock: `thread_cpu` or `wall`.
+        aa: The dense file against its own copy.
+        wall_speedup: What a user felt while the machine was as busy as it was.
     """
 
     provider: str
     threads: Count
     batch: Count
     models: dict[str, Latency] = Field(min_length=2)
+    delivered: str = COMPACT
     speedup: Speedup
+    speedups: dict[str, Speedup] = {}
     calls_per_sample: Number = 1
     warnings: list[str] = []
     clock: str = "wall"
     aa: Speedup | None = None
     wall_speedup: Speedup | None = None
 
+    @model_validator(mode="after")
+    def _name_variants(self) -> Self:
+        """Refuse latencies without those that count; reports of 0.1.0 have no `speedups`."""
+        if missing := {DENSE, self.delivered} - self.models.keys():
+            raise ValueError(f"there is no latency of {', '.join(sorted(missing))}")
+        self.speedups = self.speedups or {self.delivered: self.speedup}
+        return self
+
     @property
-    def compact(self) -> Latency:
-        """That of the compact network."""
-        return list(self.models.values())[1]
+    def dense(self) -> Latency:
+        """That of the dense file."""
+        return self.models[DENSE]
+
+    @property
+    def after(self) -> Latency:
+        """That of the delivered file."""
+        return self.models[self.delivered]
 
     @property
     def setting(self) -> str:
@@ -256,6 +297,7 @@ class Report(Part):
         dense: The network before.
         pruned: The network after the cut (and refit), before fine-tuning.
         compact: The network that was exported.
+        files: The ONNX files, by the name of the variant.
         groups: Every channel group and everything that was left alone.
         parity: The compact file against the compact module.
         benchmarks: One per batch size.
@@ -278,6 +320,7 @@ class Report(Part):
     dense: Network
     pruned: Network
     compact: Network
+    files: dict[str, File] = {}
     groups: list[Group]
     parity: Parity
     benchmarks: list[Benchmark] = Field(min_length=1)
@@ -291,6 +334,28 @@ class Report(Part):
     batch: BatchChoice | None = None
     rise: float | None = None
     warnings: list[str] = []
+
+    @model_validator(mode="after")
+    def _name_files(self) -> Self:
+        """Refuse files without those that count; reports of 0.1.0 have no `files`."""
+        if not self.files:
+            networks: list[tuple[Literal["dense", "compact"], Network]] = [
+                ("dense", self.dense),
+                ("compact", self.compact),
+            ]
+            self.files = {name: File(network=name, bytes=network.onnx_bytes) for name, network in networks}
+        if missing := {DENSE, *(benchmark.delivered for benchmark in self.benchmarks)} - self.files.keys():
+            raise ValueError(f"there is no file {', '.join(sorted(missing))}")
+        return self
+
+    @property
+    def delivered(self) -> str:
+        """The variant that the run is about."""
+        return self.benchmarks[0].delivered
+
+    def network(self, variant: str) -> Network:
+        """Return the network that a file computes."""
+        return self.dense if self.files[variant].network == "dense" else self.compact
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -315,7 +380,7 @@ class Report(Part):
 
     @property
     def speedup(self) -> float:
-        """Median speed-up at the first batch size."""
+        """Median speed-up of the delivered file at the first batch size."""
         return self.benchmarks[0].speedup.median
 
     @property

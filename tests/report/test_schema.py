@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import InputError
-from compressor.report import Report
+from compressor.report import Report, write_report
 from compressor.report.schema import Parity
 from tests.report.examples import report
 
@@ -28,6 +28,51 @@ def test_the_keys_are_those_of_the_contract() -> None:
     assert set(keys.split()) <= written.keys()
     assert {"p50_ms", "p90_ms", "p99_ms", "samples"} <= written["benchmarks"][0]["models"]["dense"].keys()
     assert written["benchmarks"][0]["speedup"].keys() == {"median", "low", "high"}
+
+
+def test_a_report_of_the_version_before_is_read_and_shown(tmp_path: Path) -> None:
+    old = Report.load(Path(__file__).with_name("report-0.1.0.json"))
+    assert {name: (file.network, file.precision) for name, file in old.files.items()} == {
+        "dense": ("dense", "fp32"),
+        "compact": ("compact", "fp32"),
+    }
+    assert old.files["compact"].bytes == old.compact.onnx_bytes
+    first = old.benchmarks[0]
+    assert first.speedups == {"compact": first.speedup} and old.speedup == pytest.approx(2.0178222433323008)
+    assert (first.dense.p50_ms, first.after.p50_ms) == (
+        pytest.approx(0.4234, abs=1e-4),
+        pytest.approx(0.2097, abs=1e-4),
+    )
+    assert old.speed is not None and len(old.speed.attempts) == 2
+    (tmp_path / "report.json").write_text(old.to_json())
+    assert Report.load(tmp_path / "report.json") == old
+    write_report(old, tmp_path)
+
+
+def test_all_that_the_version_before_wrote_is_written_still() -> None:
+    def missing(before: object, now: object) -> list[str]:
+        """Keys that are gone, and values that have changed."""
+        if isinstance(before, dict) and isinstance(now, dict):
+            gone = [key for key in before if key not in now]
+            return gone + [f"{key}.{name}" for key in before.keys() & now for name in missing(before[key], now[key])]
+        if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+            return [name for pair in zip(before, now, strict=True) for name in missing(*pair)]
+        return [] if before == now else [f"{before} became {now}"]
+
+    file = Path(__file__).with_name("report-0.1.0.json")
+    assert missing(json.loads(file.read_text()), json.loads(Report.load(file).to_json())) == []
+
+
+def test_variants_that_count_must_be_there(tmp_path: Path) -> None:
+    written = json.loads(report().to_json())
+    assert written["files"]["compact"] == {"network": "compact", "bytes": 590233, "precision": "fp32"}
+    assert written["benchmarks"][0]["speedups"]["compact"] == written["benchmarks"][0]["speedup"]
+    files = {"compact": written["files"]["compact"]}
+    with pytest.raises(InputError, match="there is no file dense"):
+        Report.load(stored(tmp_path, files=files))
+    models = {"a": written["benchmarks"][0]["models"]["dense"], "dense": written["benchmarks"][0]["models"]["dense"]}
+    with pytest.raises(InputError, match="there is no latency of compact"):
+        Report.load(stored(tmp_path, benchmarks=[written["benchmarks"][0] | {"models": models}]))
 
 
 def test_one_failed_rule_rejects() -> None:

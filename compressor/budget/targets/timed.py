@@ -207,10 +207,9 @@ class Chase:
     def _dense_ms(self) -> float:
         if not self.is_here:
             return self.cost.dense
-        result = self._benchmark([self.dense])
-        return next(iter(result.models.values())).p50_ms
+        return self._benchmark({"dense": self.dense}).models["dense"].p50_ms
 
-    def _benchmark(self, files: list[Path]) -> Benchmark:
+    def _benchmark(self, files: Mapping[str, Path]) -> Benchmark:
         seconds = min(CANDIDATE_SECONDS, self.section.seconds)
         return benchmark(
             files, **settings_of(self.section), memory=False, min_seconds=seconds, precision=CANDIDATE_PRECISION
@@ -224,7 +223,7 @@ class Chase:
             if self.silent:
                 silence(small, plan, self.groups)
             self.export(small, candidate)
-            return self._benchmark([self.dense, candidate])
+            return self._benchmark({"dense": self.dense, "candidate": candidate})
 
 
 class _Plans(Candidates):
@@ -277,8 +276,7 @@ class _Plans(Candidates):
             cure = "run again when less else runs on this machine; finished stages are kept"
             raise MachineError(both.doubt, where="compress.target", cure=cure)
         self.measured[key] = both
-        assert both.speedup is not None
-        return both.speedup, before is not None
+        return both.speedups["candidate"], before is not None
 
     def neighbours(self, widths: Widths, share: float) -> Iterator[dict[str, int]]:
         """One group wider, or one wider and another one narrower."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from compressor.report.rules import TARGET_TOLERANCE
-from compressor.report.schema import Finetune, Report, Rule
+from compressor.report.schema import DENSE, FP32, Benchmark, Finetune, Network, Report, Rule, Speedup
 from compressor.training.history import BEFORE
 
 
-class Row(NamedTuple):
-    """One quantity before and after."""
+class Comparison(NamedTuple):
+    """All variants beside each other.
 
-    label: str
-    dense: str
-    compact: str
-    change: str
+    Attributes:
+        head: Of the columns: a quantity, every variant, the change from the dense to the delivered one.
+        rows: One for each quantity.
+        delivered: Number of the delivered variant's column.
+    """
+
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    delivered: int
 
 
 class RuleRow(NamedTuple):
@@ -66,52 +71,86 @@ def _shrunk(dense: float, compact: float) -> str:
     return f"{times(dense / compact)} smaller" if compact <= dense else f"{times(compact / dense)} larger"
 
 
-def comparison(report: Report) -> list[Row]:
-    """Return the before/after table: cost, size, accuracy and the median latency of every benchmark."""
-    dense, compact = report.dense, report.compact
+def comparison(report: Report) -> Comparison:
+    """Return the table of all variants: cost, size, accuracy and the median latency of every benchmark."""
     rows = [
-        Row("Parameters", count(dense.params), count(compact.params), _shrunk(dense.params, compact.params)),
-        Row("Multiply-adds per input", count(dense.macs), count(compact.macs), _shrunk(dense.macs, compact.macs)),
+        _cost("Parameters", report, count, {name: report.network(name).params for name in report.files}),
+        _cost("Multiply-adds per input", report, count, {name: report.network(name).macs for name in report.files}),
+        _cost("ONNX file", report, size, {name: file.bytes for name, file in report.files.items()}),
+        *_quality(report),
+        *(_latency(bench, report) for bench in report.benchmarks),
+        *_batch(report),
     ]
-    if dense.onnx_bytes and compact.onnx_bytes:
-        change = _shrunk(dense.onnx_bytes, compact.onnx_bytes)
-        rows.append(Row("ONNX file", size(dense.onnx_bytes), size(compact.onnx_bytes), change))
-    return rows + _quality(report) + _latencies(report) + _batch(report)
+    head = ("", *(title(name) for name in report.files), "Change")
+    return Comparison(head, [row for row in rows if row], head.index(title(report.delivered)))
 
 
-def _quality(report: Report) -> list[Row]:
-    rows = []
-    states = [("before fine-tuning", report.pruned)] if report.history else []
-    for when, state in [*states, ("", report.compact)]:
-        if state.accuracy is not None and report.dense.accuracy is not None:
-            change = points(state.accuracy - report.dense.accuracy)
-            rows.append(Row(f"Top-1 {when}".rstrip(), percent(report.dense.accuracy), percent(state.accuracy), change))
-        elif state.agreement is not None:
-            rows.append(Row(f"Same top-1 as dense {when}".rstrip(), "100 %", percent(state.agreement), ""))
-    return rows
+def title(variant: str) -> str:
+    """Return the name of a variant as the head of a column: `Dense int8`."""
+    return variant.replace("_", " ").capitalize()
 
 
-def _latencies(report: Report) -> list[Row]:
-    rows = []
-    for bench in report.benchmarks:
-        dense, compact = list(bench.models.values())[:2]
-        low, high = times(bench.speedup.low), times(bench.speedup.high)
-        change = f"{times(bench.speedup.median)} as fast ({low} to {high})"
-        rows.append(Row(f"Latency, {bench.setting}", milliseconds(dense.p50_ms), milliseconds(compact.p50_ms), change))
-    return rows
+def _row(label: str, cells: Mapping[str, str], change: str, report: Report) -> tuple[str, ...]:
+    """A row of `comparison`; variants that have no cell stay empty."""
+    return (label, *(cells.get(name, "") for name in report.files), change)
+
+
+def _cost(
+    label: str, report: Report, show: Callable[[float], str], values: Mapping[str, float | None]
+) -> tuple[str, ...] | None:
+    """What every variant costs, and how much smaller the delivered one is; None where that is not known."""
+    dense, delivered = values[DENSE], values[report.delivered]
+    if not dense or not delivered:
+        return None
+    cells = {name: show(value) for name, value in values.items() if value is not None}
+    return _row(label, cells, _shrunk(dense, delivered), report)
+
+
+def _quality(report: Report) -> list[tuple[str, ...]]:
+    """Accuracy, or agreement, of the networks: a file of another precision does not compute quite the same."""
+    exact = [name for name, file in report.files.items() if file.precision == FP32]
+    states = {name: report.network(name) for name in exact}
+    before = {name: report.pruned if name != DENSE else network for name, network in states.items()}
+    rows = _judged("", states, report)
+    return [*_judged(" before fine-tuning", before, report), *rows] if report.history else rows
+
+
+def _judged(when: str, states: Mapping[str, Network], report: Report) -> list[tuple[str, ...]]:
+    """One row, or none where nothing is known of the compact network."""
+    dense, last = report.dense.accuracy, [network for name, network in states.items() if name != DENSE][-1:]
+    for state in last:
+        if state.accuracy is not None and dense is not None:
+            known = {name: n.accuracy for name, n in states.items() if n.accuracy is not None}
+            cells = {name: percent(accuracy) for name, accuracy in known.items()}
+            return [_row(f"Top-1{when}", cells, points(state.accuracy - dense), report)]
+        if state.agreement is not None:
+            same = {name: n.agreement for name, n in states.items() if n.agreement is not None}
+            cells = {DENSE: "100 %"} | {name: percent(agreement) for name, agreement in same.items()}
+            return [_row(f"Same top-1 as dense{when}", cells, "", report)]
+    return []
+
+
+def _latency(bench: Benchmark, report: Report) -> tuple[str, ...]:
+    cells = {name: milliseconds(latency.p50_ms) for name, latency in bench.models.items()}
+    return _row(f"Latency, {bench.setting}", cells, faster(bench.speedup), report)
+
+
+def faster(found: Speedup) -> str:
+    """Format a speed-up with its interval: `1.84x as fast (1.80x to 1.88x)`."""
+    return f"{times(found.median)} as fast ({times(found.low)} to {times(found.high)})"
 
 
 def _lost(value: float) -> str:
     return f"{100 * value:.2f} points"
 
 
-def _batch(report: Report) -> list[Row]:
+def _batch(report: Report) -> list[tuple[str, ...]]:
     if report.batch is None:
         return []
     mine, other = ("any", "fixed") if report.batch.dynamic else ("fixed", "dynamic")
     found = report.batch.other
-    change = f"a {other} one would be {times(found.median)} as fast ({times(found.low)} to {times(found.high)})"
-    return [Row("Batch size", mine, mine, change)]
+    cells = dict.fromkeys(report.files, mine)
+    return [_row("Batch size", cells, f"a {other} one would be {faster(found)}", report)]
 
 
 _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
