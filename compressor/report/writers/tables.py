@@ -1,12 +1,14 @@
-"""The tables of a report in words and units for people; all writers share them."""
+"""The tables of a report, as all writers show them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from compressor.report.rules import TARGET_TOLERANCE
+from compressor.report.acceptance import CRITERIA
+from compressor.report.rules import AT_LEAST, Criterion
 from compressor.report.schema import DENSE, FP32, Benchmark, Finetune, Network, Report, Rule, Speedup
+from compressor.report.units import count, milliseconds, percent, points, size, times
 from compressor.training.history import BEFORE
 
 
@@ -32,39 +34,6 @@ class RuleRow(NamedTuple):
     measured: str
     passed: bool
     text: str
-
-
-def count(value: float) -> str:
-    """Format a number with an SI prefix: `11.2 M`."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}" if value < 1000 * size else f"{value / size:,.0f}{unit}"
-    return f"{value:.0f}"
-
-
-def size(value: float) -> str:
-    """Format a number of bytes: `44.7 MB`."""
-    return f"{count(value)}{'' if value >= 1e3 else ' '}B"
-
-
-def percent(value: float) -> str:
-    """Format a share: `87.6 %`."""
-    return f"{100 * value:.4g} %"
-
-
-def points(value: float) -> str:
-    """Format a difference of shares, with its sign: `+0.31 points`."""
-    return f"{100 * value:+.2f} points"
-
-
-def milliseconds(value: float) -> str:
-    """Format a latency: `1.84 ms`."""
-    return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
-
-
-def times(value: float) -> str:
-    """Format a factor: `1.84x`."""
-    return f"{value:.2f}x"
 
 
 def _shrunk(dense: float, compact: float) -> str:
@@ -140,10 +109,6 @@ def faster(found: Speedup) -> str:
     return f"{times(found.median)} as fast ({times(found.low)} to {times(found.high)})"
 
 
-def _lost(value: float) -> str:
-    return f"{100 * value:.2f} points"
-
-
 def _batch(report: Report) -> list[tuple[str, ...]]:
     if report.batch is None:
         return []
@@ -153,38 +118,22 @@ def _batch(report: Report) -> list[tuple[str, ...]]:
     return [_row("Batch size", cells, f"a {other} one would be {faster(found)}", report)]
 
 
-_RULES: dict[str, tuple[str, Callable[[float], str]]] = {
-    "target": ("≤", percent),
-    "target.loss": ("≤", lambda value: f"{value:.4g}"),
-    "target.speedup": ("≥", times),
-    "target.latency_ms": ("≤", milliseconds),
-    "accuracy_drop": ("≤", _lost),
-    "speedup": ("≥", times),
-    "parity": ("≤", lambda value: f"{value:.1e}"),
-    "params": ("≤", count),
-    "size_mb": ("≤", lambda value: size(1e6 * value)),
-    "p99_ms": ("≤", milliseconds),
-    "peak_mb": ("≤", lambda value: size(1e6 * value)),
-    "baseline.accuracy_drop": ("≤", _lost),
-    "baseline.slowdown": ("≤", percent),
-}
-
-
 def rule_rows(report: Report) -> list[RuleRow]:
     """Return the rules of acceptance with required and measured value in their units."""
-    return [_rule_row(rule, _kind(rule, report)) for rule in report.accept]
+    return [_rule_row(rule, _criterion(rule, report)) for rule in report.accept]
 
 
-def _kind(rule: Rule, report: Report) -> str:
-    """The key of a rule in `_RULES`."""
-    kinds = (f"target.{kind}" for kind in ("loss", "speedup", "latency_ms") if report.target.get(kind))
-    return next(kinds, "target") if rule.name == "target" else rule.name
+def _criterion(rule: Rule, report: Report) -> Criterion | None:
+    """The row of the table of rules that a rule was judged by; none for a rule of a newer version."""
+    kinds = (f"target.{kind}" for kind, value in report.target.items() if value)
+    key = next((kind for kind in kinds if kind in CRITERIA), "target.macs") if rule.name == "target" else rule.name
+    return CRITERIA.get(key)
 
 
-def _rule_row(rule: Rule, kind: str) -> RuleRow:
-    sign, show = _RULES.get(kind, ("", str))
+def _rule_row(rule: Rule, criterion: Criterion | None) -> RuleRow:
+    sign, show = (criterion.sign, criterion.show) if criterion else ("", str)
     measured = "not measured" if rule.measured is None else show(rule.measured)
-    tolerance = f" + {percent(TARGET_TOLERANCE)} of it" if kind == "target" else ""
+    tolerance = f" + {percent(criterion.tolerance)} of it" if criterion and criterion.tolerance else ""
     return RuleRow(rule.name, f"{sign} {show(rule.required)}{tolerance}", measured, rule.passed, rule.text)
 
 
@@ -219,7 +168,8 @@ def _kept(report: Report) -> str:
 
 def _missed(rule: Rule, report: Report) -> str:
     """Measured and required value of a rule, in the units of the recipe."""
-    bound = "at least" if _RULES.get(_kind(rule, report), ("",))[0] == "≥" else "at most"
+    criterion = _criterion(rule, report)
+    bound = "at least" if criterion and criterion.sign == AT_LEAST else "at most"
     measured = "not measured" if rule.measured is None else _number(rule.measured)
     return f"{measured}, {bound} {_number(rule.required)}"
 

@@ -127,7 +127,7 @@ def test_a_slower_file_and_the_agreement_are_named_as_such() -> None:
 
 def test_a_target_that_was_missed_is_told_in_the_direction_of_its_kind() -> None:
     rule = Rule(name="target", required=2.0, measured=1.82, passed=False, text="")
-    recipe = {"compress": {"target": {"speedup": 2.0}}}
+    recipe = {"compress": {"target": {"macs": None, "speedup": 2.0}}}
     assert "target failed (1.82, at least 2)" in verdict(report(accept=[rule], recipe=recipe))
     assert "target failed (1.82, at most 2)" in verdict(report(accept=[rule]))
 
