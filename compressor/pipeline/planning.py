@@ -23,7 +23,7 @@ from compressor.selection.base import Ranking
 from compressor.structure import Plan, shrink
 from compressor.structure.grouping.validation import faulty_groups
 from compressor.structure.groups import Groups
-from compressor.support.files import sha256, write_json
+from compressor.support.files import sha256, write_facts, write_json
 from exporters.operators import device
 
 COUNTED, CORRECTIONS, FEW = 1e-3, 8, 1e-4
@@ -116,7 +116,7 @@ class Planner:
         chase = self._chase(dense)
         target = chase.speedup(kind, value)
         attempts = chase.attempts(target, groups, rankings)
-        write_json(directory / SPEED, summary(chase, groups, target, attempts))
+        write_facts(directory / SPEED, summary(chase, groups, target, attempts))
         return attempts[-1].widths
 
     def _counted(self, share: float, budget: Budget, groups: Groups, rankings: Mapping[str, Ranking]) -> dict[str, int]:

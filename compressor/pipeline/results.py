@@ -8,19 +8,21 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from compressor import __version__
+from compressor.budget.targets.speed import Speed
+from compressor.gates.history import GateEpoch
 from compressor.pipeline.inspection import layers, untouched
 from compressor.pipeline.loading import Subject
 from compressor.recipe import Recipe, dump_recipe
-from compressor.refit import FEWEST
+from compressor.refit import FEWEST, Refit
 from compressor.report import Report, Samples, schema, write_report
 from compressor.report.acceptance import judge
-from compressor.report.schema import Benchmark, Finetune, Group, Network, Speed
+from compressor.report.schema import BatchChoice, Benchmark, Finetune, Group, Network, Parity
 from compressor.structure import Plan
-from compressor.support.files import read_json, write_atomically
-from compressor.training.history import BEFORE
+from compressor.support.files import read_facts, read_json, write_atomically
+from compressor.training.history import BEFORE, Activity, Epoch
 from exporters.benchmark import Benchmark as Measurement
 
 DENSE, COMPACT = "dense.onnx", "compact.onnx"
@@ -29,6 +31,7 @@ QUALITY, HISTORY, PARITY, BENCHMARKS = "quality.json", "history.json", "parity.j
 FAULTS, REFITS, GATES, RANKINGS = "faults.json", "refits.json", "gates.json", "rankings.json"
 SPEED, BATCH, ACTIVITY = "speed.json", "batch.json", "activity.json"
 RISE, JUDGED = "rise.json", "judged.json"
+T = TypeVar("T")
 LAVISH = 1.05
 """A network that is faster than the target by more than this factor lost more than it had to."""
 PACKAGES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -84,12 +87,9 @@ def make_report(
 ) -> Report:
     """Put together what the stages found, and judge it."""
     files = {name: variant.file() for name, variant in variants(done.dense, done.exported).items()}
-    measured = read_json(done.measured / BENCHMARKS)
-    benchmarks = [Benchmark.model_validate(entry) for entry in measured]
-    history, gates, judged = done.compact / HISTORY, done.selected / GATES, done.compact / JUDGED
-    speed, rise, activity = done.planned / SPEED, done.planned / RISE, done.compact / ACTIVITY
+    benchmarks, rise = read_facts(done.measured / BENCHMARKS, list[Benchmark]), done.planned / RISE
     report = Report(
-        environment=measured[0]["environment"],
+        environment=read_json(done.measured / BENCHMARKS)[0]["environment"],
         versions=_versions(),
         recipe=recipe.model_dump(mode="json"),
         dense=Network(onnx_bytes=files[schema.DENSE].bytes, **read_json(done.reference / QUALITY)),
@@ -97,15 +97,15 @@ def make_report(
         compact=Network(onnx_bytes=files[schema.COMPACT].bytes, **read_json(done.compact / QUALITY)),
         files=files,
         groups=_cut(subject, Plan.load(done.compact / PLAN), read_json(done.planned / FAULTS)) + untouched(subject),
-        parity=read_json(done.exported / PARITY),
+        parity=read_facts(done.exported / PARITY, Parity),
         benchmarks=benchmarks,
         seconds=dict(seconds),
-        history=read_json(history) if history.exists() else [],
-        finetune=read_json(judged) if judged.exists() else None,
-        gates=read_json(gates) if gates.exists() else [],
-        activity=read_json(activity) if activity.exists() else [],
-        speed=read_json(speed) if speed.exists() else None,
-        batch=read_json(done.measured / BATCH),
+        history=_found(done.compact / HISTORY, list[Epoch]) or [],
+        finetune=_found(done.compact / JUDGED, Finetune),
+        gates=_found(done.selected / GATES, list[GateEpoch]) or [],
+        activity=_found(done.compact / ACTIVITY, list[Activity]) or [],
+        speed=_found(done.planned / SPEED, Speed),
+        batch=read_facts(done.measured / BATCH, BatchChoice),
         rise=read_json(rise)["rise"] if rise.exists() else None,
         warnings=_warnings(recipe, benchmarks) + _not_refitted(done.pruned) + _inexact(Plan.load(done.compact / PLAN)),
     )
@@ -114,6 +114,11 @@ def make_report(
     if report.finetune:
         report.warnings.extend(_training(report.finetune, recipe.finetune.rate))
     return report.model_copy(update={"accept": judge(recipe.accept, recipe.compress.target, report, baseline)})
+
+
+def _found(path: Path, kind: type[T]) -> T | None:
+    """Read a file that only some runs have."""
+    return read_facts(path, kind) if path.exists() else None
 
 
 def publish(report: Report, recipe: Recipe, done: Finished, run_dir: Path) -> None:
@@ -159,11 +164,10 @@ def _inexact(plan: Plan) -> list[str]:
 
 
 def _not_refitted(pruned: Path) -> list[str]:
-    refits = pruned / REFITS
-    entries = read_json(refits) if refits.exists() else []
-    if entries and not any(entry["applied"] or entry["before"] for entry in entries):
+    entries = _found(pruned / REFITS, list[Refit]) or []
+    if entries and not any(entry.applied or entry.before for entry in entries):
         return [f"no layer was refitted: that takes at least {FEWEST} calibration images and layers that run once"]
-    worse = [entry["layer"] for entry in entries if entry["before"] > 0 and not entry["applied"]]
+    worse = [entry.layer for entry in entries if entry.before > 0 and not entry.applied]
     return [f"the refit of {', '.join(worse)} did not lower the held-out error and was not applied"] if worse else []
 
 

@@ -58,7 +58,7 @@ from compressor.selection.base import Calibration
 from compressor.structure import Plan, load_compact, save_compact, shrink
 from compressor.structure.surgery.silence import keep_silent
 from compressor.support import distributed
-from compressor.support.files import read_json, write_json
+from compressor.support.files import read_json, write_facts, write_json
 from compressor.support.footprint import fitting
 from compressor.support.progress import Advance, Journal
 from compressor.tasks.classification import agreement, evaluate
@@ -217,7 +217,7 @@ class Run(Job):
                     progress=self._teller(advance, "gates"),
                 )
             write_rankings(directory, learnt.rankings)
-            write_json(directory / GATES, [dataclasses.asdict(movement) for movement in learnt.movements])
+            write_facts(directory / GATES, learnt.movements)
             save_compact(learnt.model, Plan(()), directory)
 
         depends_on = section.model_dump(mode="json", exclude={"refit", "calibration"})
@@ -240,7 +240,7 @@ class Run(Job):
                 if not refits or self._is_nearer(trained, small):
                     small, refits = trained, []
             if refits:
-                write_json(directory / REFITS, [dataclasses.asdict(entry) for entry in refits])
+                write_facts(directory / REFITS, refits)
             save_compact(small, plan, directory)
             self._assess(small, directory, "pruned")
 
@@ -279,7 +279,7 @@ class Run(Job):
                 )
             self.journal.say(training_line(Finetune.model_validate(best.found())))
             write_json(directory / JUDGED, best.found())
-            write_json(directory / HISTORY, [dataclasses.asdict(epoch) for epoch in history])
+            write_facts(directory / HISTORY, history)
             save_compact(model, Plan.load(pruned / PLAN), directory)
             self._assess(model, directory, "compact", together=True)
 
@@ -291,7 +291,7 @@ class Run(Job):
         found = revive(model, fitting(model, self.calibration[0])[0], self.recipe.finetune.revive)
         units, dead, raised = (sum(getattr(entry, name) for entry in found) for name in ("units", "dead", "raised"))
         self.journal.say(f"finetune: {dead} of {units} units never fire; {raised} that hardly fire are raised")
-        write_json(directory / ACTIVITY, [dataclasses.asdict(entry) for entry in found])
+        write_facts(directory / ACTIVITY, found)
 
     def export_compact(self, compact: Path) -> Path:
         """Write compact.onnx, and compare it with the module on real inputs."""
@@ -303,7 +303,7 @@ class Run(Job):
             metadata = {f"compressor.compact_{name}": str(cost[name]) for name in ("params", "macs")}
             self.export(model, path, metadata | {"compressor.recipe_sha256": recipe_hash})
             parity = check_parity(model, path, self.real_inputs, batch_sizes=PARITY_BATCHES)
-            write_json(directory / PARITY, parity_of(parity).model_dump(mode="json"))
+            write_facts(directory / PARITY, parity_of(parity))
 
         depends_on = {"compact": network(compact), "recipe": recipe_hash}
         return self.stage("export-compact", depends_on | self.export_settings(), work)
@@ -326,10 +326,9 @@ class Run(Job):
                     single_calls=single_calls,
                 )
                 result.save_samples(directory / samples_name(batch))
-                found = benchmark_of(result).model_dump(mode="json")
-                results.append(found | {"environment": result.environment})
-            write_json(directory / BENCHMARKS, results)
-            write_json(directory / BATCH, self._batch_choice(compact, exported))
+                results.append(dict(benchmark_of(result)) | {"environment": result.environment})
+            write_facts(directory / BENCHMARKS, results)
+            write_facts(directory / BATCH, self._batch_choice(compact, exported))
 
         # A file's metadata does not change its latency: the weights count, not the stage that exports them.
         depends_on = {
@@ -387,7 +386,7 @@ class Run(Job):
 
         return tell
 
-    def _batch_choice(self, compact: Path, exported: Path) -> dict[str, Any]:
+    def _batch_choice(self, compact: Path, exported: Path) -> BatchChoice:
         """Whether the file takes any batch, and how fast the other kind would be at the first batch size."""
         settings, dynamic = self.recipe.benchmark, self.recipe.export.dynamic_batch
         with TemporaryDirectory() as directory:
@@ -396,4 +395,4 @@ class Run(Job):
             seconds = min(CANDIDATE_SECONDS, settings.seconds)
             files = {"mine": exported / COMPACT, "other": other}
             found = benchmark(files, **settings_of(settings), min_seconds=seconds, memory=False).speedups["other"]
-        return BatchChoice(dynamic=dynamic, other=speedup_of(found)).model_dump(mode="json")
+        return BatchChoice(dynamic=dynamic, other=speedup_of(found))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
+from compressor.budget.targets.speed import Speed
 from compressor.errors import InputError
+from compressor.gates.history import GateEpoch
+from compressor.support.ranges import Count, Milliseconds, Number, Share
+from compressor.training.history import Activity, Epoch
 
 SCHEMA_VERSION = 1
 DENSE, COMPACT = "dense", "compact"
 """Names of variants, the files of a run; `dense` is what all others are compared with."""
 FP32 = "fp32"
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Milliseconds = Annotated[float, Field(gt=0, lt=1e9)]
-Number = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class Part(BaseModel):
@@ -169,14 +169,6 @@ class Rule(Part):
     text: str
 
 
-class Epoch(Part):
-    """One epoch of fine-tuning; `accuracy` is that on the training batches."""
-
-    epoch: Count
-    loss: float
-    accuracy: float | None = None
-
-
 class Score(Part):
     """How good a network is on the held-out images: top-1, 0 to 1, and mean cross-entropy."""
 
@@ -211,73 +203,6 @@ class Finetune(Part):
         """The score of the epoch that is delivered; of the last one where none is."""
         named = {f"epoch {number}": score for number, score in enumerate(self.held_out.epochs, start=1)}
         return named.get(self.delivered, self.held_out.epochs[-1])
-
-
-class Activity(Part):
-    """Units of a layer before fine-tuning: those that never fired, and those that were raised since they hardly did."""
-
-    layer: str
-    units: Number
-    dead: Count
-    raised: Count
-
-
-class GateEpoch(Part):
-    """How wide learned gates made every group by the end of an epoch, by its name.
-
-    Attributes:
-        epoch: Its number, from 1.
-        expected: Expected number of open units.
-        thresholded: Number of units whose gate is open without chance.
-    """
-
-    epoch: Count
-    expected: dict[str, float]
-    thresholded: dict[str, Count]
-
-
-class Attempt(Part):
-    """Widths that were measured on the way to a speed-up: budget, price in quality, and what they gave."""
-
-    share: float
-    price: float
-    speedup: Speedup
-
-
-class Speed(Part):
-    """The way to a target on measured time.
-
-    Attributes:
-        target: The speed-up that was wanted.
-        reached: Whether the last attempt holds it for certain.
-        measured: Whether attempts were measured here, or predicted by the table of another device.
-        attempts: All of them; the last one was taken.
-        device: What the latency table belongs to; None where there is none.
-        block: Channels that the device works on together.
-        align: Widths that are no multiple of this are slower.
-        error: The table predicted nine of ten networks that were held out better than by this share.
-        multiple_of: What widths were multiples of.
-        doubt: Why the latency table was not used to choose widths, where it was not.
-        dense_ms: What the table says about the dense network.
-        predicted_ms: And about the compact one.
-        layers: Milliseconds of each layer of the compact network, by its node in the file.
-        curves: Milliseconds of the dense network with one group at every width from 0 up, for some groups.
-    """
-
-    target: float
-    reached: bool
-    measured: bool
-    attempts: list[Attempt] = Field(min_length=1)
-    device: dict[str, Any] | None = None
-    block: Count | None = None
-    align: Count | None = None
-    error: float | None = None
-    multiple_of: Number | None = None
-    doubt: str | None = None
-    dense_ms: float | None = None
-    predicted_ms: float | None = None
-    layers: dict[str, float] = {}
-    curves: dict[str, list[float]] = {}
 
 
 class BatchChoice(Part):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from compressor.gates.history import GateEpoch
 from compressor.report.schema import (
-    Activity,
     Benchmark,
-    Epoch,
     Finetune,
-    GateEpoch,
     Group,
     Latency,
     Network,
@@ -21,6 +19,7 @@ from compressor.report.schema import (
     Speedup,
 )
 from compressor.report.writers.base import Samples
+from compressor.training.history import Activity, Epoch
 
 ENVIRONMENT = {"cpu": "A CPU", "cores": 2, "providers": ["CPUExecutionProvider"]}
 

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 
+import exporters
+from compressor.budget.targets.search import Attempt
+from compressor.budget.targets.speed import Speed
 from compressor.errors import InputError
 from compressor.report import Report, write_report
 from compressor.report.schema import Parity
+from compressor.support.files import read_facts, write_facts
+from compressor.training.history import Epoch
 from tests.report.examples import report
 
 
@@ -120,3 +125,26 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", [{}, {"model": [], "compress": []}, {"compress": {"target": [1]}}])
 def test_a_recipe_of_another_form_has_no_builder_and_no_target(recipe: dict[str, object]) -> None:
     assert (report(recipe=recipe).builder, report(recipe=recipe).target) == ("", {})
+
+
+def test_what_stages_tell_is_in_the_report_as_it_is(tmp_path: Path) -> None:
+    widths = {"conv1": 8}
+    attempts = [Attempt(0.5, 1.25, exporters.Speedup(2.1, 2.0, 2.2), widths)]
+    speed = Speed(target=2.0, reached=True, measured=True, attempts=attempts)
+    epoch = Epoch(1, float("inf"), 0.5, lr=0.1, seconds=2.0, images_per_second=500.0)
+    write_facts(tmp_path / "speed.json", speed)
+    write_facts(tmp_path / "history.json", [epoch])
+    assert read_facts(tmp_path / "speed.json", Speed) == speed
+    assert read_facts(tmp_path / "history.json", list[Epoch]) == [epoch]
+    written = json.loads(report(speed=speed, history=[epoch]).to_json(), parse_constant=pytest.fail)
+    assert written["speed"]["attempts"][0]["widths"] == widths and written["history"][0]["loss"] == "Infinity"
+    assert Report.model_validate(written).history == [epoch]
+
+
+@pytest.mark.parametrize("key", ["epoch", "units"])
+def test_numbers_out_of_their_range_are_refused(tmp_path: Path, key: str) -> None:
+    written = json.loads(report().to_json())
+    for name in ("history", "activity"):
+        written[name][0] |= {key: -1} if key in written[name][0] else {}
+    with pytest.raises(InputError, match=rf"not a report: \w+\.0\.{key}"):
+        Report.load(stored(tmp_path, history=written["history"], activity=written["activity"]))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +21,7 @@ from compressor.budget.latency.skeleton import AXES, Skeleton
 from compressor.budget.latency.weight_cache import BOUNDLESS
 from compressor.budget.targets.base import USUAL_ALIGNMENT
 from compressor.budget.targets.search import WORTHWHILE, Attempt, Candidates, pursue
+from compressor.budget.targets.speed import Speed
 from compressor.errors import InputError, MachineError
 from compressor.recipe import BenchmarkSection
 from compressor.selection.base import Ranking
@@ -314,23 +314,30 @@ def describe(cost: Latency) -> str:
     )
 
 
-def summary(chase: Chase, groups: Groups, target: float, attempts: list[Attempt]) -> dict[str, Any]:
+def summary(chase: Chase, groups: Groups, target: float, attempts: list[Attempt]) -> Speed:
     """What the report tells about the way to the target."""
-    best, found, cost = attempts[-1], dict[str, Any](), chase.cost
-    if isinstance(cost, Latency):
-        found = {
-            "device": cost.table.device,
-            "block": cost.staircase.block,
-            "align": cost.staircase.align,
-            "error": cost.error,
-            "dense_ms": cost.dense,
-            "predicted_ms": cost.total(best.widths),
-            "layers": cost.by_layer(best.widths),
-            "curves": _curves(cost, groups),
-        }
-    tried = [{"share": a.share, "price": a.price, "speedup": dataclasses.asdict(a.speedup)} for a in attempts]
-    settings = {"target": target, "multiple_of": chase.multiple_of, "doubt": chase.table_doubt}
-    return settings | {"reached": best.holds(target), "measured": chase.is_here, "attempts": tried, **found}
+    best, cost = attempts[-1], chase.cost
+    speed = Speed(
+        target=target,
+        reached=best.holds(target),
+        measured=chase.is_here,
+        attempts=attempts,
+        multiple_of=chase.multiple_of,
+        doubt=chase.table_doubt,
+    )
+    if not isinstance(cost, Latency):
+        return speed
+    return replace(
+        speed,
+        device=cost.table.device,
+        block=cost.staircase.block,
+        align=cost.staircase.align,
+        error=cost.error,
+        dense_ms=cost.dense,
+        predicted_ms=cost.total(best.widths),
+        layers=cost.by_layer(best.widths),
+        curves=_curves(cost, groups),
+    )
 
 
 def _curves(cost: CostModel, groups: Groups) -> dict[str, list[float]]:

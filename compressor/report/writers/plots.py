@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from compressor.gates.history import GateEpoch
 from compressor.report import schema
-from compressor.report.schema import Epoch, GateEpoch
+from compressor.training.history import Epoch
 
 # The page's own colours: matplotlib is given these stand-ins, and the SVG then names the style sheet's variables.
 NAMES = ("text", "muted", "dense", "compact", "third", "fourth")
