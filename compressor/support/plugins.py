@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from compressor.errors import InputError
+from compressor.support.suggest import nearest
 
 T = TypeVar("T")
 
@@ -74,6 +74,6 @@ def read_options(kind: type[Any], given: Mapping[str, Any], *, where: str) -> di
 def unknown(name: str, known: Iterable[str], *, where: str) -> InputError:
     """The error that says so, with the nearest name and all others."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = nearest(name, known)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return InputError(f"'{name}' is not known", where=where, cure=f"{hint}choose one of: {', '.join(known)}")
