@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from compressor.budget.allocate import narrowest
 from compressor.budget.targets.base import MEASURED, make_cost_model, multiple, target_of
@@ -13,33 +14,46 @@ from compressor.gates.settings import is_gate, read_gate
 from compressor.pipeline.loading import Subject
 from compressor.recipe import CompressSection, Recipe
 from compressor.selection.base import Method
+from compressor.selection.lookup import find_method
 from compressor.support import plugins
 from compressor.training.schedules.base import Schedule
 
 
-def make_method(section: CompressSection) -> Method:
+def make_method(section: CompressSection, folder: Path | None = None) -> Method:
     """Return the selection method with its options.
 
+    Args:
+        section: The recipe's `compress` section.
+        folder: Directory of the recipe, where a method of the user's own is looked for.
+
     Raises:
-        InputError: there is no such method, or it does not take these options.
+        InputError: there is no such method, it is no selection method, or it does not take these options.
     """
-    methods = plugins.discover("compressor.selection.methods", Method)
-    if section.method not in methods:
-        raise plugins.unknown(
-            section.method, [*methods, *plugins.discover("compressor.gates", Gate)], where="compress.method"
-        )
-    kind = methods[section.method]
-    return kind(**plugins.read_options(kind, section.options, where="compress.options"))
+    gates = plugins.discover("compressor.gates", Gate)
+    kind = find_method(section.method, where="compress.method", folder=folder, others=gates)
+    options = plugins.read_options(kind, section.options, where="compress.options")
+    try:
+        return kind(**options)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the code of others raises
+        problem = f"'{section.method}' with these options raised {type(error).__name__}: {error}"
+        cure = "correct the options, or the method; --debug shows where it was raised"
+        raise InputError(problem, where="compress.options", cure=cure) from error
 
 
-def first_method(section: CompressSection) -> Method | None:
+def first_method(section: CompressSection, folder: Path | None = None) -> Method | None:
     """Return the method that ranks units before anything is trained: none where gates start open.
+
+    Args:
+        section: The recipe's `compress` section.
+        folder: Directory of the recipe, where a method of the user's own is looked for.
 
     Raises:
         InputError: method, options or epochs are at fault.
     """
     if not is_gate(section):
-        method = make_method(section)
+        method = make_method(section, folder)
         if section.epochs is not None:
             cure = "remove the key, or choose a gate as the method (`compressor methods`)"
             raise InputError(f"'{section.method}' trains nothing", where="compress.epochs", cure=cure)
@@ -47,16 +61,20 @@ def first_method(section: CompressSection) -> Method | None:
     init = read_gate(section)[1].init
     if init == "open":
         return None
-    return plugins.find("compressor.selection.methods", Method, init, where="compress.options.init")()
+    return find_method(init, where="compress.options.init", folder=folder)()
 
 
-def check_recipe(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe, folder: Path | None = None) -> None:
     """Refuse what no network and no data could make right.
+
+    Args:
+        recipe: What to do.
+        folder: Directory of the recipe.
 
     Raises:
         InputError: method, options, schedule or batch sizes are at fault.
     """
-    first_method(recipe.compress)
+    first_method(recipe.compress, folder)
     plugins.find("compressor.training.schedules", Schedule, recipe.finetune.schedule, where="finetune.schedule")
     if recipe.compress.inexact and not recipe.finetune.epochs:
         cure = "set finetune.epochs to 1 or more, or compress.inexact: false"

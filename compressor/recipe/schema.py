@@ -50,6 +50,10 @@ def _form_of_source(source: str) -> str:
         raise ValueError("expected imagefolder, torchvision:<Dataset>, digits, or module:callable") from None
 
 
+def _form_of_method(method: str) -> str:
+    return check_callable_name(method) if ":" in method else method
+
+
 def _absolute(path: Path | str, info: ValidationInfo) -> Path:
     base = (info.context or {}).get("base")
     return Path(os.path.abspath(base / Path(path).expanduser())) if base else Path(path)
@@ -68,6 +72,7 @@ def _not_empty(values: tuple[int, ...]) -> tuple[int, ...]:
 
 CallableName = Annotated[str, AfterValidator(check_callable_name), AfterValidator(_absolute_file)]
 SourceName = Annotated[str, AfterValidator(_form_of_source), AfterValidator(_absolute_file)]
+MethodName = Annotated[str, AfterValidator(_form_of_method), AfterValidator(_absolute_file)]
 RecipePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 PositiveInts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_not_empty)]
 
@@ -146,7 +151,7 @@ class CalibrationSection(Section):
 class CompressSection(Section):
     """How units are chosen, and how many."""
 
-    method: str = "imitation"
+    method: MethodName = "imitation"
     epochs: int | None = Field(None, ge=1, le=1_000_000)
     options: dict[str, Any] = {}
     target: Target
