@@ -53,9 +53,10 @@ from compressor.report import Report
 from compressor.report.schema import Finetune
 from compressor.report.writers.tables import training_line
 from compressor.selection.base import Calibration
+from compressor.selection.checked import rank
 from compressor.structure import Plan, load_compact, save_compact, shrink
 from compressor.structure.surgery.silence import keep_silent
-from compressor.support import distributed
+from compressor.support import distributed, plugins
 from compressor.support.files import read_json, write_json
 from compressor.support.footprint import fitting
 from compressor.support.progress import Advance, Journal
@@ -130,7 +131,7 @@ class Run(Job):
         self.journal.say("checking recipe, network and data")
         if self.subject.entry:
             self.journal.say(f"the weights are those of '{self.subject.entry}' in {self.recipe.model.checkpoint}")
-        check_recipe(self.recipe)
+        check_recipe(self.recipe, self.base)
         check_target(self.subject, self.recipe.compress)
         if self.table:
             self.journal.say(f"latencies are those of {self.recipe.benchmark.table}")
@@ -184,14 +185,15 @@ class Run(Job):
             images, labels = self.calibration
             with self.journal.bar(f"select ({method.name})") as advance:
                 subject, seed = self.subject, self.recipe.seed
-                rankings = method.rank(
-                    Calibration(subject.model, subject.groups, images, labels, seed, progress=advance)
-                )
+                given = Calibration(subject.model, subject.groups, images, labels, seed, progress=advance)
+                rankings = rank(method, given, where="compress.method")
             write_rankings(directory, rankings)
 
         options = {} if is_gate(section) else section.options
         depends_on = section.model_dump(mode="json", include={"calibration", "keep", "inexact"})
-        return self.stage("select", depends_on | {"method": method.name, "options": options}, work, together=True)
+        code = plugins.code_of(type(method))
+        depends_on |= {"method": method.name, "options": options} | ({"code": code} if code else {})
+        return self.stage("select", depends_on, work, together=True)
 
     def learn(self, dense: Path) -> Path:
         """Rank the units of every group by gates that learn while the network trains."""
