@@ -29,7 +29,7 @@ COMMAND = """# The command
 
 `compressor VERB --help` shows the same in a terminal; words in capitals stand for values of yours. Messages go to
 standard error; with `--json`, standard output holds JSON and nothing else. `compressor --debug VERB …` (or
-`COMPRESSOR_DEBUG=1`) shows tracebacks. [automation.md](automation.md) has the exit codes and the events of `run --json`."""
+`COMPRESSOR_DEBUG=1`) shows tracebacks. [automation.md](automation.md) has exit codes and the events of `run --json`."""
 BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
 TYPES = {"string": "text", "number": "number", "integer": "integer", "boolean": "true or false", "object": "mapping"}
 
