@@ -372,7 +372,19 @@ class AcceptSection(Section):
 
 
 class Recipe(Section):
-    """Everything that a run depends on."""
+    """Everything that a run depends on.
+
+    Example:
+        >>> recipe = compressor.Recipe.model_validate(
+        ...     {
+        ...         "model": {"builder": "compressor.models.digits:digits_resnet", "input": [1, 32, 32]},
+        ...         "data": {"source": "digits"},
+        ...         "compress": {"target": {"macs": 0.5}},
+        ...     }
+        ... )
+        >>> recipe.compress.target.macs, recipe.finetune.epochs
+        (0.5, 10)
+    """
 
     model: ModelSection = Field(description="Which architecture, and which weights.")
     data: DataSection = Field(description="Where images and labels come from.")
@@ -398,6 +410,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         InputError: naming every fault of the recipe and of the overrides at once.
+
+    Example:
+        >>> compressor.load_recipe("recipe.yaml", ["finetune.epochs=3"]).finetune.epochs
+        3
     """
     path = Path(path)
     data, faults = _parse(_read(path), path)
