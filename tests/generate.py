@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from inspect import Parameter, signature
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -100,7 +101,9 @@ def _default(field: Schema, required: bool) -> str:
 
 def _bounds(field: Schema) -> str:
     bounds = [(part, pattern) for kind in _kinds(field) for part in (kind, kind.get("items", {})) for pattern in BOUNDS]
-    return ", ".join(BOUNDS[pattern].format(f"{part[pattern]:.10g}") for part, pattern in bounds if pattern in part)
+    return ", ".join(
+        BOUNDS[pattern].format(f"{part[pattern]:.10g}") for part, pattern in bounds if part.get(pattern, inf) < inf
+    )
 
 
 def command_page() -> str:

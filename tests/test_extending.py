@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from inspect import isabstract
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from compressor.budget.costs.params import Params
 from compressor.budget.costs.tensor_cost import ProductCost
+from compressor.budget.targets.base import Target
 from compressor.data import calibration_batches, load_data
 from compressor.data.base import Source
 from compressor.gates.base import Gate
@@ -19,6 +22,7 @@ from compressor.report.writers.base import Writer
 from compressor.selection.base import Calibration
 from compressor.selection.checked import rank
 from compressor.selection.lookup import find_method
+from compressor.selection.methods.magnitude import Magnitude
 from compressor.structure import Groups, find_groups
 from compressor.support.imports import find_callable
 from compressor.training.schedules.base import Schedule
@@ -58,7 +62,7 @@ def network() -> tuple[torch.nn.Module, Groups]:
 
 
 def test_every_example_is_short_and_is_run_below() -> None:
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 9
     assert all(len(text.splitlines()) <= 32 for text in EXAMPLES)
 
 
@@ -89,6 +93,16 @@ def test_the_cost_falls_with_the_widths(folder: Path, network: tuple[torch.nn.Mo
     cost = plugin(folder, "Int8Size", ProductCost)(model, groups)
     assert cost.dense == sum(p.numel() * (1 if p.dim() > 1 else 4) for p in model.parameters())
     assert cost.total({group.name: group.size // 2 for group in groups}) < cost.dense
+
+
+def test_the_target_is_met_and_judged(folder: Path, network: tuple[torch.nn.Module, Groups]) -> None:
+    model, groups = network
+    cost = Params(model, groups)
+    problem = SimpleNamespace(cost=lambda name: cost, multiple_of=1)
+    target = plugin(folder, "ParameterCount", Target)(0.5 * cost.dense)
+    widths = target.choose(problem, groups, Magnitude().rank(Calibration(model, groups, []))).widths
+    assert cost.total(widths) <= 0.5 * cost.dense
+    assert not target.judge(report()).passed
 
 
 def test_the_schedule_falls_to_a_hundredth(folder: Path) -> None:

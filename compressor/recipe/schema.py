@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +16,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -22,6 +24,7 @@ from pydantic import (
 from compressor.errors import InputError
 from compressor.recipe import strict_yaml
 from compressor.recipe.faults import describe, explain
+from compressor.support import plugins
 
 _MAX_BYTES = 100_000
 FULL_RATE = 0.02
@@ -154,24 +157,8 @@ class DataSection(Section):
     )
 
 
-class Target(Section):
-    """Exactly one budget: fractions that are kept, or what is measured in the end."""
-
-    macs: float | None = Field(None, gt=0, le=1, description="Fraction of the multiply-adds to keep.")
-    params: float | None = Field(None, gt=0, le=1, description="Fraction of the parameters to keep.")
-    size: float | None = Field(None, gt=0, le=1, description="Fraction of the bytes of the ONNX file to keep.")
-    speedup: float | None = Field(
-        None, gt=1, description="How many times as fast as the dense network; measured with ONNX Runtime."
-    )
-    latency_ms: float | None = Field(
-        None, gt=0, description="Median milliseconds per call at the first batch size; measured with ONNX Runtime."
-    )
-    loss: float | None = Field(
-        None,
-        gt=0,
-        description="Largest KL divergence to the dense network on held-out images, before fine-tuning, in nats; "
-        "the fewest multiply-adds within it are kept.",
-    )
+class TargetSection(Section):
+    """Exactly one target, by the name of its kind."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -180,6 +167,26 @@ class Target(Section):
             got = ", ".join(given) or "none"
             raise ValueError(f"expected exactly one of {', '.join(type(self).model_fields)}; got {got}")
         return self
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """The kind of the target, and its value."""
+        return {name: value for name, value in self if value is not None}
+
+
+if TYPE_CHECKING:
+    Target = TargetSection
+else:
+    _KINDS = plugins.discover("compressor.budget.targets", import_module("compressor.budget.targets.base").Target)
+    Target = create_model(
+        "Target",
+        __base__=TargetSection,
+        __doc__=TargetSection.__doc__,
+        **{
+            name: (float | None, Field(None, gt=kind.above, le=kind.most, description=kind.summary))
+            for name, kind in _KINDS.items()
+        },
+    )
 
 
 class CalibrationSection(Section):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import lcm
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -75,6 +75,14 @@ class PlannedGroup:
         return tuple(u for u in range(self.group.size) if u not in kept)
 
 
+class Ranked(Protocol):
+    """Units in the order of their worth, the best first."""
+
+    @property
+    def order(self) -> Sequence[int]:
+        """The units."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """The kept units of every group. Groups that are not in a plan stay whole.
@@ -116,6 +124,22 @@ class Plan:
         if isinstance(groups, Groups):
             _check_vanished(groups, [p.group.name for p in planned if p.vanished])
         return cls(tuple(planned))
+
+    @classmethod
+    def from_rankings(
+        cls, groups: Iterable[ChannelGroup], rankings: Mapping[str, Ranked], widths: Mapping[str, int]
+    ) -> Plan:
+        """Keep the best units of every group.
+
+        Args:
+            groups: What `find_groups` returned, or some of it.
+            rankings: The order of the units of every group, by its name.
+            widths: How many of them stay, by the name of the group; groups without a width stay whole.
+
+        Raises:
+            InputError: as from `of`.
+        """
+        return cls.of(groups, {name: rankings[name].order[:width] for name, width in widths.items()})
 
     @classmethod
     def uniform(cls, groups: Iterable[ChannelGroup], keep: float, multiple_of: int = 1) -> Plan:

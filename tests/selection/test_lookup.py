@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import InputError
-from compressor.pipeline.checks import make_method
+from compressor.pipeline.methods import make_method
 from compressor.recipe import CompressSection
 from compressor.selection.lookup import find_method, list_methods
 from compressor.selection.methods.magnitude import Magnitude
