@@ -55,6 +55,13 @@ def compress(
     Raises:
         InputError: recipe, checkpoint, data or model is at fault.
         MachineError: this machine cannot do it.
+
+    Example:
+        >>> report = compressor.compress("recipe.yaml", out="run", overrides=["compress.target.macs=0.6"])
+        >>> report.compact.macs < 0.61 * report.dense.macs
+        True
+        >>> Path("run/compact.onnx").exists()
+        True
     """
     distributed.start()
     loaded, base, name = _read(recipe, overrides)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from compressor.budget.targets.base import USUAL_ALIGNMENT, make_target
 from compressor.data import Data
 from compressor.errors import InputError
@@ -19,13 +21,17 @@ from exporters.errors import ExportError
 from exporters.runtime import check_threads
 
 
-def check_recipe(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe, folder: Path | None = None) -> None:
     """Refuse what no network and no data could make right.
+
+    Args:
+        recipe: What to do.
+        folder: Directory of the recipe.
 
     Raises:
         InputError: method, options, schedule or batch sizes are at fault.
     """
-    first_method(recipe.compress)
+    first_method(recipe.compress, folder)
     plugins.find("compressor.training.schedules", Schedule, recipe.finetune.schedule, where="finetune.schedule")
     if recipe.compress.inexact and not recipe.finetune.epochs:
         cure = "set finetune.epochs to 1 or more, or compress.inexact: false"
@@ -79,7 +85,7 @@ def check_run(context: RunContext) -> None:
     journal.say("checking recipe, network and data")
     if context.loaded.entry:
         journal.say(f"the weights are those of '{context.loaded.entry}' in {recipe.model.checkpoint}")
-    check_recipe(recipe)
+    check_recipe(recipe, context.base)
     check_target(context.loaded, recipe.compress)
     if context.table:
         journal.say(f"latencies are those of {recipe.benchmark.table}")

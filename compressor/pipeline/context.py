@@ -58,7 +58,7 @@ class RunContext:
     @cached_property
     def method(self) -> Method | None:
         """What ranks units before anything is trained; None where gates start open."""
-        return first_method(self.recipe.compress)
+        return first_method(self.recipe.compress, self.base)
 
     @cached_property
     def table(self) -> LatencyTable | None:

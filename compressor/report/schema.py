@@ -269,6 +269,13 @@ class Report(Part):
         batch: Dynamic batch or not, and what that costs.
         rise: What the widths cost before fine-tuning, where the target is a loss.
         warnings: What a reader should know before trusting the numbers.
+
+    Example:
+        >>> report = compressor.Report.load(Path("report.json"))
+        >>> report.accepted, report.speedup
+        (True, 1.75)
+        >>> [(rule.name, rule.passed) for rule in report.accept][:2]
+        [('target', True), ('accuracy_drop', True)]
     """
 
     schema_version: int = Field(SCHEMA_VERSION, alias="schema")

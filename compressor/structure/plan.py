@@ -85,7 +85,21 @@ class Ranked(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """The kept units of every group. Groups that are not in a plan stay whole."""
+    """The kept units of every group. Groups that are not in a plan stay whole.
+
+    Attributes:
+        groups: The groups with their kept units.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = compressor.find_groups(model, torch.zeros(1, 4))
+        >>> compressor.Plan.of(groups, {"0": [0, 3, 5]}).kept
+        {'0': (0, 3, 5)}
+        >>> plan = compressor.Plan.uniform(groups, keep=0.5)
+        >>> plan.save("plan.json")
+        >>> compressor.Plan.load("plan.json") == plan
+        True
+    """
 
     groups: tuple[PlannedGroup, ...]
 

@@ -23,6 +23,13 @@ def save_compact(model: nn.Module, plan: Plan, directory: str | Path) -> None:
         model: The compact network, as `shrink` returned it or trained since.
         plan: The plan it was shrunk by.
         directory: Where to write; made if it does not exist.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> plan = compressor.Plan.uniform(compressor.find_groups(model, torch.zeros(1, 4)), keep=0.5)
+        >>> compressor.save_compact(compressor.shrink(model, plan), plan, "compact")
+        >>> sorted(os.listdir("compact"))
+        ['compact.safetensors', 'plan.json']
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -44,6 +51,15 @@ def load_compact(directory: str | Path, model: nn.Module) -> nn.Module:
 
     Raises:
         InputError: A file is missing or damaged, or belongs to another architecture.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> plan = compressor.Plan.uniform(compressor.find_groups(model, torch.zeros(1, 4)), keep=0.5)
+        >>> compressor.save_compact(compressor.shrink(model, plan), plan, "compact")
+        >>> fresh = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> small = compressor.load_compact("compact", fresh)
+        >>> torch.equal(small[0].weight, model[0].weight[:4])
+        True
     """
     directory = Path(directory)
     small = shrink(model, Plan.load(directory / PLAN))

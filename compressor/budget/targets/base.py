@@ -110,6 +110,7 @@ class Target(ABC):
 
     Attributes:
         name: In recipes and reports.
+        summary: What the value means, for the reference of the recipe.
         above, most: The value is more than the first and at most the second.
         sign: `≤` or `≥`, between what is measured and what is asked for.
         tolerance: By what fraction of it the value may be missed.
@@ -119,6 +120,7 @@ class Target(ABC):
     """
 
     name: ClassVar[str]
+    summary: ClassVar[str]
     above: ClassVar[float] = 0.0
     most: ClassVar[float] = math.inf
     sign: ClassVar[str] = "≤"

@@ -18,6 +18,10 @@ class LossTarget(Target):
     """The KL divergence to the dense network on held-out images that is allowed."""
 
     name = "loss"
+    summary = (
+        "Largest KL divergence to the dense network on held-out images, before fine-tuning, in nats; the fewest "
+        "multiply-adds within it are kept."
+    )
     reads = ("refit",)
     drives_gates = False
     refits = 8

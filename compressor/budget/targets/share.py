@@ -74,6 +74,7 @@ class MacsTarget(ShareTarget):
     """A fraction of the multiply-adds."""
 
     name = words = "macs"
+    summary = "Fraction of the multiply-adds to keep."
 
     @property
     def share(self) -> float:
@@ -123,6 +124,7 @@ class ParamsTarget(ShareTarget):
     """A fraction of the parameters."""
 
     name = words = "params"
+    summary = "Fraction of the parameters to keep."
 
     def amount(self, network: Network) -> float:
         return network.params
@@ -132,6 +134,7 @@ class SizeTarget(ShareTarget):
     """A fraction of the ONNX file's bytes."""
 
     name = "size"
+    summary = "Fraction of the bytes of the ONNX file to keep."
     words = "the ONNX file"
     reads = ("dense",)
 

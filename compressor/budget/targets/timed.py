@@ -75,6 +75,7 @@ class SpeedupTarget(TimedTarget):
     """How many times as fast as the dense network the compact one is."""
 
     name = "speedup"
+    summary = "How many times as fast as the dense network; measured with ONNX Runtime."
     above = 1.0
     sign = "≥"
 
@@ -106,6 +107,7 @@ class LatencyTarget(TimedTarget):
     """Milliseconds of a call."""
 
     name = "latency_ms"
+    summary = "Median milliseconds per call at the first batch size; measured with ONNX Runtime."
 
     def speedup(self, search: SpeedupSearch) -> float:
         return search.speedup_of(self.value)

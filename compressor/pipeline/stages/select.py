@@ -11,6 +11,8 @@ from typing import Any
 from compressor.gates.settings import is_gate
 from compressor.pipeline.stages.base import Stage
 from compressor.selection.base import Calibration, Ranking
+from compressor.selection.checked import rank
+from compressor.support import plugins
 from compressor.support.files import read_json, write_json
 
 RANKINGS = "rankings.json"
@@ -47,7 +49,8 @@ class Select(RankingStage):
         assert method is not None
         options = {} if is_gate(section) else section.options
         known = section.model_dump(mode="json", include={"calibration", "keep", "inexact"})
-        return known | {"method": method.name, "options": options}
+        code = plugins.code_of(type(method))
+        return known | {"method": method.name, "options": options} | ({"code": code} if code else {})
 
     def work(self, directory: Path) -> None:
         context, method = self.context, self.context.method
@@ -56,7 +59,8 @@ class Select(RankingStage):
         images, labels = context.calibration
         loaded, seed = context.loaded, context.recipe.seed
         with context.journal.bar(f"select ({method.name})") as advance:
-            rankings = method.rank(Calibration(loaded.model, loaded.groups, images, labels, seed, progress=advance))
+            given = Calibration(loaded.model, loaded.groups, images, labels, seed, progress=advance)
+            rankings = rank(method, given, where="compress.method")
         write_rankings(directory, rankings)
 
 

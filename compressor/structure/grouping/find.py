@@ -50,7 +50,7 @@ def find_groups(
 
     Args:
         model: The network; it is left as it was.
-        example_inputs: A tensor, or a tuple of what `model(*inputs)` takes. One example is enough.
+        example_inputs: A tensor of shape (batch, ...), or a tuple of what `model(*inputs)` takes. One item is enough.
         keep: Patterns (`layer1`, `*.classifier`) of layers that must stay as they are, with all that they contain.
         inexact: Also return groups whose channels a layer norm (with weights, over the last axis) or a group norm of a
             single group reads, such as the embedding of a transformer. What is left of them computes something else,
@@ -59,9 +59,20 @@ def find_groups(
         seconds: Processor time for finding the couplings; layers for which it is not enough are skipped. By default two
             minutes, or as long as a hundred passes where that is more.
 
+    Returns:
+        The groups in the order of the data; `skipped` lists what cannot be pruned, as (layers, reason).
+
     Raises:
         InputError: A pattern matches no layer, the network does not run twice in the same way, or it is
             not plain any more: compiled, exported, prepared for quantisation.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = compressor.find_groups(model, torch.zeros(1, 4))
+        >>> [(group.name, group.size) for group in groups]
+        [('0', 8)]
+        >>> [layers for layers, reason in groups.skipped]
+        [('2',)]
     """
     _check_plain(model)
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)

@@ -24,8 +24,17 @@ def shrink(model: nn.Module, plan: Plan) -> nn.Module:
         model: The architecture with its original widths; it is left untouched.
         plan: What to keep.
 
+    Returns:
+        An ordinary network with narrower layers and tensors of its own.
+
     Raises:
         InputError: The plan was made for another architecture.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> plan = compressor.Plan.uniform(compressor.find_groups(model, torch.zeros(1, 4)), keep=0.5)
+        >>> compressor.shrink(model, plan)[0]
+        Linear(in_features=4, out_features=4, bias=True)
     """
     return _shrink(model, plan, {})
 
