@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from compressor.budget.targets.base import make_target
 from compressor.recipe import AcceptSection, Target
 from compressor.report import baseline
 from compressor.report.rules import (
@@ -11,13 +12,12 @@ from compressor.report.rules import (
     AT_MOST,
     NO_LABELS,
     ROUNDING,
-    TARGET_TOLERANCE,
     Case,
     Criterion,
     UnjudgedError,
 )
-from compressor.report.schema import DENSE, Report, Rule
-from compressor.report.units import count, lost, megabytes, milliseconds, percent, times
+from compressor.report.schema import Report, Rule
+from compressor.support.units import count, lost, megabytes, milliseconds, percent, times
 from exporters.statistics import doubt
 
 MEGABYTE = 1e6
@@ -33,61 +33,22 @@ def judge(accept: AcceptSection, target: Target, report: Report, earlier: Report
         earlier: An earlier report; with one, the rules of `accept.baseline` are judged as well.
 
     Returns:
-        The rules in the order of the table. One that was asked for and cannot be judged has failed.
+        The target, then the rules in the order of the table. One that was asked for and cannot be judged has failed.
     """
-    sections = {"target": target, "": accept, "baseline": accept.baseline if earlier else None}
-    rules = []
+    case, rules = Case(report, earlier), [_target(target, report)]
+    sections = {"": accept, "baseline": accept.baseline if earlier else None}
     for key, criterion in CRITERIA.items():
         section, _, name = key.rpartition(".")
         required = getattr(sections[section], name, None)
         if required is not None:
-            rules.append(criterion.judge("target" if section == "target" else key, required, Case(report, earlier)))
+            rules.append(criterion.judge(key, required, case))
     return rules
 
 
-def _kept(kind: str) -> Callable[[Case], float | None]:
-    """Return the measure of a share that is kept of `params` or `macs`."""
-
-    def measure(case: Case) -> float:
-        report = case.report
-        delivered: float = getattr(report.network(report.delivered), kind)
-        return delivered / float(getattr(report.dense, kind))
-
-    return measure
-
-
-def _kept_bytes(case: Case) -> float | None:
-    files = case.report.files
-    dense, delivered = files[DENSE].bytes, files[case.report.delivered].bytes
-    return delivered / dense if dense and delivered else None
-
-
-def _target_speedup(case: Case) -> float:
-    speed = case.report.speed
-    if speed is None or speed.measured:
-        return _speedup(case)
-    assert speed.predicted_ms is not None and speed.dense_ms is not None
-    return speed.dense_ms / speed.predicted_ms
-
-
-def _target_ms(case: Case) -> float | None:
-    speed = case.report.speed
-    if speed is None or speed.measured:
-        _check_control(case)
-        return case.first.after.p50_ms
-    return speed.predicted_ms
-
-
-def _predicted_or(meaning: Callable[[Case], str]) -> Callable[[Case], str]:
-    """Return a meaning that says so where a target is about another device, of which nothing here can be measured."""
-
-    def tell(case: Case) -> str:
-        speed = case.report.speed
-        if speed is None or speed.measured:
-            return meaning(case)
-        return f"by the latency table of another device ({(speed.device or {}).get('cpu')}), not measured here"
-
-    return tell
+def _target(target: Target, report: Report) -> Rule:
+    (required,) = target.asked.values()
+    found = make_target(target.asked).judge(report)
+    return Rule(name="target", required=required, measured=found.measured, passed=found.passed, text=found.text)
 
 
 def _accuracy_drop(case: Case) -> float:
@@ -135,24 +96,7 @@ def _first(text: str) -> Callable[[Case], str]:
     return lambda case: f"{text} ({case.first.setting})"
 
 
-def _share(of: str) -> str:
-    return f"share of {of} that is kept, at most 1 % above the target"
-
-
 CRITERIA: dict[str, Criterion] = {
-    "target.macs": Criterion(AT_MOST, percent, _kept("macs"), _share("macs"), TARGET_TOLERANCE),
-    "target.params": Criterion(AT_MOST, percent, _kept("params"), _share("params"), TARGET_TOLERANCE),
-    "target.size": Criterion(AT_MOST, percent, _kept_bytes, _share("the ONNX file"), TARGET_TOLERANCE),
-    "target.speedup": Criterion(AT_LEAST, times, _target_speedup, _predicted_or(_speedup_meaning)),
-    "target.latency_ms": Criterion(
-        AT_MOST, milliseconds, _target_ms, _predicted_or(_first("median milliseconds of a call"))
-    ),
-    "target.loss": Criterion(
-        AT_MOST,
-        lambda value: f"{value:.4g}",
-        lambda case: case.report.rise,
-        "rise of the loss before fine-tuning: KL divergence to the dense network on held-out images",
-    ),
     "accuracy_drop": Criterion(AT_MOST, lost, _accuracy_drop, "top-1 lost, dense minus compact", rounding=ROUNDING),
     "speedup": Criterion(AT_LEAST, times, _speedup, _speedup_meaning),
     "parity": Criterion(
@@ -170,4 +114,4 @@ CRITERIA: dict[str, Criterion] = {
     ),
     "baseline.slowdown": Criterion(AT_MOST, percent, baseline.slowdown, baseline.slowdown_meaning),
 }
-"""All rules by the key of their bound in the recipe: below `accept`, or below `compress` for targets."""
+"""All rules by the key of their bound in the recipe, below `accept`."""

@@ -9,8 +9,6 @@ from typing import NamedTuple
 from compressor.report.schema import Benchmark, Report, Rule
 
 AT_MOST, AT_LEAST = "≤", "≥"
-TARGET_TOLERANCE = 0.01
-"""Share of the target by which it may be missed: widths are whole numbers."""
 ROUNDING = 1e-9
 """Accuracies are counts divided by the same number: a drop that equals its bound must not fail by rounding."""
 NO_LABELS = "the data has no labelled validation images"
@@ -48,15 +46,13 @@ class Criterion:
         show: Formats bound and measured value in the rule's unit.
         measure: What is compared with the bound; None where it was not measured.
         meaning: What the two numbers mean.
-        tolerance: Share of the bound by which it may be missed.
-        rounding: The same as a number.
+        rounding: By how much the bound may be missed.
     """
 
     sign: str
     show: Callable[[float], str]
     measure: Callable[[Case], float | None]
     meaning: str | Callable[[Case], str]
-    tolerance: float = 0.0
     rounding: float = 0.0
 
     def judge(self, name: str, required: float, case: Case) -> Rule:
@@ -75,4 +71,4 @@ class Criterion:
         """Whether a measured value is on the right side of a bound; one that is no number is on neither."""
         if self.sign == AT_LEAST:
             return measured >= required
-        return measured <= required * (1 + self.tolerance) + self.rounding
+        return measured <= required + self.rounding

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
-from compressor.budget.targets.speed import Speed
+from compressor.budget.search.outcome import Speed
 from compressor.errors import InputError
 from compressor.gates.history import GateEpoch
 from compressor.support.ranges import Count, Milliseconds, Number, Share
@@ -236,6 +236,13 @@ class Report(Part):
         batch: Dynamic batch or not, and what that costs.
         rise: What the widths cost before fine-tuning, where the target is a loss.
         warnings: What a reader should know before trusting the numbers.
+
+    Example:
+        >>> report = compressor.Report.load(Path("report.json"))
+        >>> report.accepted, report.speedup
+        (True, 1.75)
+        >>> [(rule.name, rule.passed) for rule in report.accept][:2]
+        [('target', True), ('accuracy_drop', True)]
     """
 
     schema_version: int = Field(SCHEMA_VERSION, alias="schema")

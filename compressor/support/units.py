@@ -1,4 +1,4 @@
-"""Numbers of a report in words and units for people."""
+"""Numbers for people, with their units."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ def percent(value: float) -> str:
     return f"{100 * value:.4g} %"
 
 
-def points(value: float) -> str:
-    """Format a difference of shares, with its sign: `+0.31 points`."""
-    return f"{100 * value:+.2f} points"
-
-
 def milliseconds(value: float) -> str:
     """Format a latency: `1.84 ms`."""
     return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
@@ -34,6 +29,11 @@ def milliseconds(value: float) -> str:
 def times(value: float) -> str:
     """Format a factor: `1.84x`."""
     return f"{value:.2f}x"
+
+
+def points(value: float) -> str:
+    """Format a difference of shares, with its sign: `+0.31 points`."""
+    return f"{100 * value:+.2f} points"
 
 
 def lost(value: float) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from compressor.budget.targets.search import Attempt
+from compressor.budget.search.bracket import Attempt
 from compressor.support.ranges import Count, Number
 
 
