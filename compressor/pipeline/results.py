@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,7 @@ from compressor.report.acceptance import judge
 from compressor.report.schema import Benchmark, Group, Network, Speed
 from compressor.report.schema import Finetune as Delivered
 from compressor.structure import Plan
-from compressor.support.files import write_atomically
+from compressor.support.files import copy_atomically, write_atomically
 from compressor.training.history import BEFORE
 from exporters.benchmark import Benchmark as Measurement
 
@@ -88,7 +86,7 @@ def publish(report: Report, context: RunContext, outputs: StageOutputs) -> None:
     run_dir, measured = context.stages.run_dir, outputs.measured.directory
     samples = [measured / samples_name(batch) for batch in context.recipe.benchmark.batch_sizes]
     for path in [*_parts(outputs.dense.file), *outputs.compact.files, *_parts(outputs.exported.file), *samples]:
-        _copy(path, run_dir / path.name)
+        copy_atomically(path, run_dir / path.name)
     write_atomically(run_dir / "recipe.yaml", dump_recipe(context.resolved).encode())
     write_report(report, run_dir, read_samples(run_dir, report))
 
@@ -172,9 +170,3 @@ def _warnings(recipe: Recipe, benchmarks: Sequence[Benchmark]) -> list[str]:
     if recipe.model.checkpoint is None:
         warnings.append("no checkpoint was given: the weights are those that the builder brought")
     return warnings
-
-
-def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compressor.errors import InputError
 from compressor.structure.groups import ChannelGroup, Groups, Role, Slice
+from compressor.support.files import write_atomically
 
 SCHEMA = 1
 MOST = 1 << 22
@@ -173,9 +173,7 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write the plan to a JSON file, all or nothing."""
-        temporary = Path(path).with_name(Path(path).name + ".part")
-        temporary.write_text(self.to_json())
-        os.replace(temporary, path)
+        write_atomically(Path(path), self.to_json().encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,6 +11,7 @@ from torch import nn
 from compressor.errors import InputError
 from compressor.structure.plan import Plan
 from compressor.structure.surgery.shrink import shrink
+from compressor.support.files import replacing
 
 WEIGHTS, PLAN = "compact.safetensors", "plan.json"
 
@@ -33,9 +33,9 @@ def save_compact(model: nn.Module, plan: Plan, directory: str | Path) -> None:
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / (WEIGHTS + ".part")
-    save_file({name: t.detach().contiguous().clone() for name, t in model.state_dict().items()}, temporary)
-    os.replace(temporary, directory / WEIGHTS)
+    state = {name: t.detach().contiguous().clone() for name, t in model.state_dict().items()}
+    with replacing(directory / WEIGHTS) as temporary:
+        save_file(state, temporary)
     plan.save(directory / PLAN)
 
 

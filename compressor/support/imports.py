@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -14,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from compressor.errors import InputError
+from compressor.support.suggest import nearest
 
 
 def call_named(spec: str, args: Mapping[str, Any], *, where: str, where_args: str, base: Path | None = None) -> Any:
@@ -70,7 +70,7 @@ def find_callable(spec: str, *, where: str, base: Path | None = None) -> Callabl
 def _offer(owner: Any, name: str) -> str:
     """What a module or class has instead of `name`: what is spelt alike, or the callables that it defines itself."""
     public = [other for other in dir(owner) if not other.startswith("_")]
-    near = difflib.get_close_matches(name, public, n=3)
+    near = nearest(name, public, 3)
     if near:
         return f"did you mean {' or '.join(near)}?"
     home = getattr(owner, "__name__", None)

@@ -6,7 +6,6 @@ distribution offers a class by an entry point. A recipe can also name a class it
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -21,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from compressor.errors import InputError
 from compressor.support.files import sha256
 from compressor.support.imports import find_callable
+from compressor.support.suggest import nearest
 
 T = TypeVar("T")
 
@@ -155,6 +155,6 @@ def _hints(kind: type[Any], where: str) -> dict[str, Any]:
 def unknown(name: str, known: Iterable[str], *, where: str) -> InputError:
     """The error that says so, with the nearest name and all others."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = nearest(name, known)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return InputError(f"'{name}' is not known", where=where, cure=f"{hint}choose one of: {', '.join(known)}")

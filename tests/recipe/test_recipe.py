@@ -111,17 +111,17 @@ def test_method_options_are_free(write: Write) -> None:
         ("model.args={a: 1, a: 2}", "key 'a' appears twice"),
         (
             "compress.target.params=0.5",
-            "expected exactly one of macs, params, size, speedup, latency_ms, loss; got macs: 0.5, params: 0.5",
+            "expected exactly one of latency_ms, loss, macs, params, size, speedup; got macs: 0.5, params: 0.5",
         ),
         (
             "compress.target={}",
-            "compress.target: expected exactly one of macs, params, size, speedup, latency_ms, loss; got none",
+            "compress.target: expected exactly one of latency_ms, loss, macs, params, size, speedup; got none",
         ),
         ("compress.target={macs: {a: 1}}", "compress.target.macs: expected a valid number, got keys and values"),
         ("compress.target={macs: 0}", "compress.target.macs: expected greater than 0, got 0"),
         (
             "compress.target={flops: 2}",
-            "the keys of compress.target are: macs, params, size, speedup, latency_ms, loss",
+            "the keys of compress.target are: latency_ms, loss, macs, params, size, speedup",
         ),
         ("finetune.epoch=3", "finetune.epoch: unknown key; did you mean 'epochs'?"),
         ("momentum=0.5", "momentum: unknown key; did you mean 'finetune.momentum'?"),

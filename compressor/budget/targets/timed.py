@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from compressor.budget.targets.base import Choice, Problem, Target, Verdict
 from compressor.support.units import milliseconds, times
-from exporters.statistics import doubt
 
 if TYPE_CHECKING:
     from compressor.budget.allocate import Budget
@@ -48,6 +47,8 @@ class TimedTarget(Target):
 
     def judge(self, report: Report) -> Verdict:
         """Predicted where the target is about another device: what is measured here says nothing about that one."""
+        from exporters.statistics import doubt
+
         first, speed = report.benchmarks[0], report.speed
         if speed is not None and not speed.measured:
             measured = self.predicted(speed)

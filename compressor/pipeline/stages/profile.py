@@ -20,10 +20,10 @@ class Profile(Stage):
 
     def depends_on(self) -> Mapping[str, Any]:
         recipe = self.context.recipe
-        table = recipe.benchmark.table and sha256(recipe.benchmark.table)
+        table = recipe.benchmark.table if self.context.table else None
         structure = recipe.compress.model_dump(mode="json", include={"keep", "inexact"})
         device_and_settings = {"settings": settings_of(recipe.benchmark), "device": device()}
-        return self.context.export_settings() | device_and_settings | {"table": table} | structure
+        return self.context.export_settings() | device_and_settings | {"table": table and sha256(table)} | structure
 
     def work(self, directory: Path) -> None:
         context = self.context

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -27,7 +26,8 @@ from compressor.structure.tracing.couplings import Couplings
 from compressor.structure.tracing.find_couplings import find_couplings
 from compressor.structure.tracing.ops import TensorNames, used_weights
 from compressor.structure.tracing.record import COMPUTED_PREFIX
-from compressor.support.modules import evaluating, remembering
+from compressor.support.modules import evaluating, named_tensors, remembering
+from compressor.support.suggest import nearest
 
 SECONDS, PASSES = 120.0, 100
 """How long the search may take: so many seconds of the processor, or as long as so many passes take."""
@@ -149,7 +149,7 @@ def _match(model: nn.Module, patterns: Sequence[str]) -> dict[str, str]:
     for pattern in patterns:
         hits = [n for n in layers if fnmatchcase(n, pattern)]
         if not hits:
-            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.3) or layers[:3]
+            near = nearest(pattern, layers, 3, cutoff=0.3) or layers[:3]
             raise InputError(
                 f"'{pattern}' matches no layer", where="compress.keep", cure=f"layers are called {', '.join(near)}"
             )
@@ -169,7 +169,7 @@ def _owners(model: nn.Module) -> dict[str, tuple[str, ...]]:
 
 def _unseen(model: nn.Module, couplings: Couplings) -> list[Skipped]:
     """Layers of which no operation was recognised."""
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    tensors = named_tensors(model)
     seen = {id(tensors[call.weight]) for call in couplings.calls}
     computing = {p.tensor.removeprefix(COMPUTED_PREFIX).partition("#")[0] for p in couplings.ports}
     skipped = []

@@ -13,6 +13,7 @@ from compressor.structure.plan import Plan
 from compressor.structure.surgery.norms import kept_norms
 from compressor.structure.surgery.shrink import check_fits
 from compressor.structure.tensors import is_run, take
+from compressor.support.modules import named_tensors
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def masked(model: nn.Module, plan: Plan) -> Iterator[nn.Module]:
         >>> int((model[2].weight == 0).all(dim=0).sum())
         0
     """
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    tensors = named_tensors(model)
     check_fits(tensors, (s for p in plan.groups for s in p.group.slices))
     saved: list[tuple[Tensor, int, list[int], Tensor]] = []
     try:
