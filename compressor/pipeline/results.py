@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compressor import __version__
-from compressor.budget.search.outcome import Speed
+from compressor.budget.search.speed import Speed
 from compressor.pipeline.context import RunContext
 from compressor.pipeline.inspection import layers, untouched
 from compressor.pipeline.loading import LoadedModel
-from compressor.pipeline.stages.benchmark import Measure, samples_name
+from compressor.pipeline.stages.benchmark import MeasureFiles, samples_name
 from compressor.pipeline.stages.compact import CompactStage
 from compressor.pipeline.stages.evaluate_dense import EvaluateDense
 from compressor.pipeline.stages.export_compact import ExportCompact
@@ -22,11 +22,12 @@ from compressor.pipeline.stages.learn_gates import LearnGates
 from compressor.pipeline.stages.plan import ChoosePlan
 from compressor.pipeline.stages.select import RankingStage
 from compressor.pipeline.stages.shrink import Shrink
+from compressor.pipeline.variants import variants
 from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import FEWEST
-from compressor.report import Report, Samples, write_report
+from compressor.report import Report, Samples, schema, write_report
 from compressor.report.acceptance import judge
-from compressor.report.schema import COMPACT, DENSE, Benchmark, Group, Network
+from compressor.report.schema import Benchmark, Group, Network
 from compressor.report.schema import Finetune as Delivered
 from compressor.structure import Plan
 from compressor.support.files import copy_atomically, write_atomically
@@ -49,22 +50,22 @@ class StageOutputs:
     pruned: Shrink
     compact: CompactStage
     exported: ExportCompact
-    measured: Measure
+    measured: MeasureFiles
 
 
 def make_report(context: RunContext, outputs: StageOutputs, baseline: Report | None = None) -> Report:
     """Put together what the stages found, and judge it."""
     recipe, loaded = context.resolved, context.loaded
     benchmarks, plan = outputs.measured.benchmarks, outputs.compact.plan
-    files = {name: variant.file for name, variant in outputs.measured.variants.items()}
+    files = {name: variant.file() for name, variant in variants(outputs.dense, outputs.exported).items()}
     trained = outputs.compact.notes if isinstance(outputs.compact, Finetune) else {}
     report = Report(
         environment=outputs.measured.environment,
         versions=_versions(),
         recipe=recipe.model_dump(mode="json"),
-        dense=Network(onnx_bytes=files[DENSE].bytes, **outputs.reference.quality),
+        dense=Network(onnx_bytes=files[schema.DENSE].bytes, **outputs.reference.quality),
         pruned=Network(**outputs.pruned.quality),
-        compact=Network(onnx_bytes=files[COMPACT].bytes, **outputs.compact.quality),
+        compact=Network(onnx_bytes=files[schema.COMPACT].bytes, **outputs.compact.quality),
         files=files,
         groups=_cut(loaded, plan, outputs.planned.faults) + untouched(loaded),
         parity=outputs.exported.parity,
@@ -87,8 +88,8 @@ def publish(report: Report, context: RunContext, outputs: StageOutputs) -> None:
     """Put the results into the run directory, each file at once, the report last."""
     run_dir, measured = context.stages.run_dir, outputs.measured.directory
     samples = [measured / samples_name(batch) for batch in context.recipe.benchmark.batch_sizes]
-    variants = [part for variant in outputs.measured.variants.values() for part in variant.parts]
-    for path in [*variants, *outputs.compact.files, *samples]:
+    parts = [part for variant in variants(outputs.dense, outputs.exported).values() for part in variant.parts()]
+    for path in [*parts, *outputs.compact.files, *samples]:
         copy_atomically(path, run_dir / path.name)
     write_atomically(run_dir / "recipe.yaml", dump_recipe(context.resolved).encode())
     write_report(report, run_dir, read_samples(run_dir, report))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from compressor.budget.targets.base import make_target
+from compressor.budget.targets.base import Target as Wanted
+from compressor.budget.targets.base import UnjudgedError, make_target
 from compressor.recipe import AcceptSection, Target
 from compressor.report import baseline
 from compressor.report.rules import (
@@ -14,7 +15,6 @@ from compressor.report.rules import (
     ROUNDING,
     Case,
     Criterion,
-    UnjudgedError,
 )
 from compressor.report.schema import Report, Rule
 from compressor.support.units import count, lost, megabytes, milliseconds, percent, times
@@ -33,9 +33,10 @@ def judge(accept: AcceptSection, target: Target, report: Report, earlier: Report
         earlier: An earlier report; with one, the rules of `accept.baseline` are judged as well.
 
     Returns:
-        The target, then the rules in the order of the table. One that was asked for and cannot be judged has failed.
+        The rules in the order of the table. One that was asked for and cannot be judged has failed.
     """
-    case, rules = Case(report, earlier), [_target(target, report)]
+    case, wanted = Case(report, earlier), make_target(target.asked)
+    rules = [target_criterion(wanted).judge("target", wanted.value, case)]
     sections = {"": accept, "baseline": accept.baseline if earlier else None}
     for key, criterion in CRITERIA.items():
         section, _, name = key.rpartition(".")
@@ -45,10 +46,15 @@ def judge(accept: AcceptSection, target: Target, report: Report, earlier: Report
     return rules
 
 
-def _target(target: Target, report: Report) -> Rule:
-    (required,) = target.asked.values()
-    found = make_target(target.asked).judge(report)
-    return Rule(name="target", required=required, measured=found.measured, passed=found.passed, text=found.text)
+def target_criterion(target: Wanted) -> Criterion:
+    """Return the rule that a target is."""
+    return Criterion(
+        target.sign,
+        target.format,
+        lambda case: target.measure(case.report),
+        lambda case: target.meaning(case.report),
+        target.tolerance,
+    )
 
 
 def _accuracy_drop(case: Case) -> float:
@@ -114,4 +120,4 @@ CRITERIA: dict[str, Criterion] = {
     ),
     "baseline.slowdown": Criterion(AT_MOST, percent, baseline.slowdown, baseline.slowdown_meaning),
 }
-"""All rules by the key of their bound in the recipe, below `accept`."""
+"""All rules but the target by the key of their bound in the recipe, below `accept`."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from compressor.budget.targets.base import UnjudgedError
 from compressor.errors import InputError
-from compressor.report.rules import NO_LABELS, Case, UnjudgedError
+from compressor.report.rules import NO_LABELS, Case
 from compressor.report.schema import Report
 
 MACHINE = ("cpu", "cores", "usable_cores", "cpu_quota", "governor", "onnxruntime")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from compressor.budget.targets.base import UnjudgedError
 from compressor.report.schema import Benchmark, Report, Rule
 
 AT_MOST, AT_LEAST = "≤", "≥"
@@ -13,10 +14,6 @@ ROUNDING = 1e-9
 """Accuracies are counts divided by the same number: a drop that equals its bound must not fail by rounding."""
 NO_LABELS = "the data has no labelled validation images"
 NOT_MEASURED = "it was not measured"
-
-
-class UnjudgedError(Exception):
-    """Why a rule cannot be judged."""
 
 
 class Case(NamedTuple):
@@ -46,13 +43,15 @@ class Criterion:
         show: Formats bound and measured value in the rule's unit.
         measure: What is compared with the bound; None where it was not measured.
         meaning: What the two numbers mean.
-        rounding: By how much the bound may be missed.
+        tolerance: Share of the bound by which it may be missed.
+        rounding: The same as a number.
     """
 
     sign: str
     show: Callable[[float], str]
     measure: Callable[[Case], float | None]
     meaning: str | Callable[[Case], str]
+    tolerance: float = 0.0
     rounding: float = 0.0
 
     def judge(self, name: str, required: float, case: Case) -> Rule:
@@ -71,4 +70,4 @@ class Criterion:
         """Whether a measured value is on the right side of a bound; one that is no number is on neither."""
         if self.sign == AT_LEAST:
             return measured >= required
-        return measured <= required + self.rounding
+        return measured <= required * (1 + self.tolerance) + self.rounding

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
-from compressor.budget.search.outcome import Speed
+from compressor.budget.search.speed import Speed
 from compressor.errors import InputError
 from compressor.gates.history import GateEpoch
 from compressor.support.ranges import Count, Milliseconds, Number, Share

@@ -7,7 +7,7 @@ import pytest
 
 import exporters
 from compressor.budget.search.bracket import Attempt
-from compressor.budget.search.outcome import Speed
+from compressor.budget.search.speed import Speed
 from compressor.errors import InputError
 from compressor.report import Report, write_report
 from compressor.report.schema import Parity

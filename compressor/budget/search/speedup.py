@@ -18,7 +18,7 @@ from compressor.budget.latency.build import Export, read_cost, settings_of
 from compressor.budget.latency.model import Latency
 from compressor.budget.latency.weight_cache import BOUNDLESS
 from compressor.budget.search.bracket import WORTHWHILE, Attempt, Candidates, search_widths
-from compressor.budget.search.outcome import Speed
+from compressor.budget.search.speed import Speed
 from compressor.budget.targets.base import USUAL_ALIGNMENT, Problem
 from compressor.errors import InputError, MachineError
 from compressor.recipe import BenchmarkSection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from compressor.budget.targets.base import Choice, Problem, Target, Verdict
+from compressor.budget.targets.base import Choice, Problem, Target
 
 if TYPE_CHECKING:
     from compressor.budget.allocate import Budget
@@ -43,9 +43,8 @@ class LossTarget(Target):
         problem.journal.say(f"{found.share:.1%} of the MACs raise the loss by {found.rise:.4g}")
         return Choice(found.widths, {"rise": found.rise})
 
-    def judge(self, report: Report) -> Verdict:
-        measured = report.rise
-        if measured is None:
-            return Verdict(None, False, "cannot be judged: it was not measured")
-        text = "rise of the loss before fine-tuning: KL divergence to the dense network on held-out images"
-        return Verdict(measured, measured <= self.value, text)
+    def measure(self, report: Report) -> float | None:
+        return report.rise
+
+    def meaning(self, report: Report) -> str:
+        return "rise of the loss before fine-tuning: KL divergence to the dense network on held-out images"

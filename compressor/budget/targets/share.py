@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from compressor.budget.targets.base import Choice, Problem, Target, Verdict, make_cost_model
+from compressor.budget.targets.base import Choice, Problem, Target, make_cost_model
 from compressor.errors import InputError
 from compressor.support.units import percent
 
@@ -58,15 +58,14 @@ class ShareTarget(Target):
 
     @abstractmethod
     def amount(self, report: Report, variant: str) -> float | None:
-        """What a file of the report, or the network that it computes, has of it."""
+        """What a variant of a run has of it."""
 
-    def judge(self, report: Report) -> Verdict:
-        dense, kept = self.amount(report, "dense"), self.amount(report, report.delivered)
-        if not dense or kept is None:
-            return Verdict(None, False, "cannot be judged: it was not measured")
-        measured = kept / dense
-        text = f"share of {self.words} that is kept, at most 1 % above the target"
-        return Verdict(measured, measured <= self.value * (1 + self.tolerance), text)
+    def measure(self, report: Report) -> float | None:
+        dense, delivered = self.amount(report, "dense"), self.amount(report, report.delivered)
+        return delivered / dense if dense and delivered is not None else None
+
+    def meaning(self, report: Report) -> str:
+        return f"share of {self.words} that is kept, at most 1 % above the target"
 
     def format(self, value: float) -> str:
         return percent(value)

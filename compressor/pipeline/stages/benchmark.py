@@ -1,13 +1,12 @@
-"""All files of a run, measured side by side."""
+"""All files of the run, measured side by side."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import onnxruntime
 
@@ -18,41 +17,23 @@ from compressor.pipeline.stages.base import Stage
 from compressor.pipeline.stages.compact import CompactStage
 from compressor.pipeline.stages.export_compact import ExportCompact
 from compressor.pipeline.stages.export_dense import ExportDense
+from compressor.pipeline.variants import variants
 from compressor.report.measured import benchmark_of, speedup_of
-from compressor.report.schema import COMPACT, DENSE, FP32, BatchChoice, Benchmark, File
+from compressor.report.schema import BatchChoice
+from compressor.report.schema import Benchmark as Measured
 from compressor.support.files import read_facts, read_json, write_facts
 from exporters.benchmark import benchmark
 
 BENCHMARKS, BATCH = "benchmarks.json", "batch.json"
 
 
-@dataclass(frozen=True)
-class Variant:
-    """An ONNX file of a run: where it is, and what it computes."""
-
-    path: Path
-    network: Literal["dense", "compact"]
-    precision: str = FP32
-
-    @property
-    def parts(self) -> list[Path]:
-        """The file, and the weights beside it where it is too large for one."""
-        return sorted(self.path.parent.glob(f"{self.path.name}*"))
-
-    @property
-    def file(self) -> File:
-        """What the report says of it."""
-        size = sum(path.stat().st_size for path in self.parts)
-        return File(network=self.network, bytes=size, precision=self.precision)
-
-
-class Measure(Stage):
-    """Measures all variants at every batch size.
+class MeasureFiles(Stage):
+    """Measures all files at every batch size.
 
     Args:
         context: What all stages share.
         dense, exported: Write the files.
-        compact: Leaves the network that the compact file is of.
+        compact: Leaves the network that the second file is of.
     """
 
     name = "benchmark"
@@ -60,11 +41,6 @@ class Measure(Stage):
     def __init__(self, context: RunContext, dense: ExportDense, compact: CompactStage, exported: ExportCompact) -> None:
         super().__init__(context)
         self.dense, self.compact, self.exported = dense, compact, exported
-
-    @property
-    def variants(self) -> dict[str, Variant]:
-        """The files of a run by name, in the order of all tables; the dense one is what others are compared with."""
-        return {DENSE: Variant(self.dense.file, "dense"), COMPACT: Variant(self.exported.file, "compact")}
 
     @property
     def _single_calls(self) -> bool:
@@ -82,7 +58,7 @@ class Measure(Stage):
         for batch in settings.batch_sizes:
             context.journal.say(f"benchmark: {settings.provider}, threads {settings.threads}, batch {batch}")
             result = benchmark(
-                {name: variant.path for name, variant in self.variants.items()},
+                {name: variant.path for name, variant in variants(self.dense, self.exported).items()},
                 provider=settings.provider,
                 threads=settings.threads,
                 batch=batch,
@@ -107,13 +83,13 @@ class Measure(Stage):
         return BatchChoice(dynamic=dynamic, other=speedup_of(found))
 
     @property
-    def benchmarks(self) -> list[Benchmark]:
+    def benchmarks(self) -> list[Measured]:
         """A measurement for every batch size."""
-        return read_facts(self.directory / BENCHMARKS, list[Benchmark])
+        return read_facts(self.directory / BENCHMARKS, list[Measured])
 
     @property
     def environment(self) -> dict[str, Any]:
-        """The machine that measured."""
+        """The machine that they were made on."""
         return dict(read_json(self.directory / BENCHMARKS)[0]["environment"])
 
     @property

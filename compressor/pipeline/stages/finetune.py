@@ -17,11 +17,11 @@ from compressor.report.schema import Finetune as Delivered
 from compressor.report.writers.tables import training_line
 from compressor.structure import save_compact
 from compressor.structure.surgery.silence import keep_silent
-from compressor.support.files import read_json, write_facts, write_json
+from compressor.support.files import read_facts, write_facts, write_json
 from compressor.support.footprint import fitting
 from compressor.support.progress import Advance, Journal
 from compressor.training.best import Best
-from compressor.training.history import Progress
+from compressor.training.history import Activity, Epoch, Progress
 from compressor.training.loop import finetune
 from compressor.training.revive import revive
 
@@ -86,10 +86,13 @@ class Finetune(CompactStage):
     @property
     def notes(self) -> dict[str, Any]:
         """What the report is to tell about the training, by the names of its keys."""
-        files = {"history": HISTORY, "finetune": JUDGED, "activity": ACTIVITY}
-        return {
-            key: read_json(self.directory / name) for key, name in files.items() if (self.directory / name).exists()
+        kinds = {
+            "history": (HISTORY, list[Epoch]),
+            "finetune": (JUDGED, Delivered),
+            "activity": (ACTIVITY, list[Activity]),
         }
+        paths = {key: (self.directory / name, kind) for key, (name, kind) in kinds.items()}
+        return {key: read_facts(path, kind) for key, (path, kind) in paths.items() if path.exists()}
 
 
 def teller(journal: Journal, advance: Advance, stage: str) -> Callable[[Progress], None]:

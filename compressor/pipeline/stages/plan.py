@@ -105,7 +105,7 @@ class ChoosePlan(Stage):
             groups = dataclasses.replace(groups, items=tuple(g for g in groups if g.name not in faults))
         plan.save(directory / PLAN)
         write_json(directory / FAULTS, faults)
-        write_facts(directory / NOTES, choice.notes)
+        write_facts(directory / NOTES, dict(choice.notes))
 
     def _faults(self, plan: Plan) -> dict[str, str]:
         """Groups for which masking and cutting do not give the same outputs, with the reason."""

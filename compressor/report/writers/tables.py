@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from compressor.budget.targets.base import make_target, target_kinds
-from compressor.report.acceptance import CRITERIA
-from compressor.report.rules import AT_LEAST
+from compressor.report.acceptance import CRITERIA, target_criterion
+from compressor.report.rules import AT_LEAST, Criterion
 from compressor.report.schema import DENSE, FP32, Benchmark, Finetune, Network, Report, Rule, Speedup
 from compressor.support.units import count, milliseconds, percent, points, size, times
 from compressor.training.history import BEFORE
@@ -119,34 +119,25 @@ def _batch(report: Report) -> list[tuple[str, ...]]:
     return [_row("Batch size", cells, f"a {other} one would be {faster(found)}", report)]
 
 
-class _Form(NamedTuple):
-    """How the bound of a rule is shown: which side of it is right, its unit, and by what fraction it may be missed."""
-
-    sign: str
-    show: Callable[[float], str]
-    tolerance: float = 0.0
-
-
 def rule_rows(report: Report) -> list[RuleRow]:
     """Return the rules of acceptance with required and measured value in their units."""
-    return [_rule_row(rule, _form(rule, report)) for rule in report.accept]
+    return [_rule_row(rule, _criterion(rule, report)) for rule in report.accept]
 
 
-def _form(rule: Rule, report: Report) -> _Form:
-    """What the target or the table of rules says; plain numbers for a rule of a newer version."""
+def _criterion(rule: Rule, report: Report) -> Criterion | None:
+    """What a rule was judged by; None for a rule, or a target, of a newer version."""
+    if rule.name != "target":
+        return CRITERIA.get(rule.name)
     asked = {name: value for name, value in report.target.items() if value is not None}
-    if rule.name == "target" and len(asked) == 1 and asked.keys() <= target_kinds().keys():
-        target = make_target(asked)
-        return _Form(target.sign, target.format, target.tolerance)
-    known = CRITERIA.get(rule.name)
-    return _Form(known.sign, known.show) if known else _Form("", str)
+    known = len(asked) == 1 and asked.keys() <= target_kinds().keys()
+    return target_criterion(make_target(asked)) if known else None
 
 
-def _rule_row(rule: Rule, form: _Form) -> RuleRow:
-    measured = "not measured" if rule.measured is None else form.show(rule.measured)
-    tolerance = f" + {percent(form.tolerance)} of it" if form.tolerance else ""
-    required = f"{form.sign} {form.show(rule.required)}{tolerance}"
-    return RuleRow(rule.name, required, measured, rule.passed, rule.text)
+def _rule_row(rule: Rule, criterion: Criterion | None) -> RuleRow:
+    sign, show = (criterion.sign, criterion.show) if criterion else ("", str)
+    measured = "not measured" if rule.measured is None else show(rule.measured)
+    tolerance = f" + {percent(criterion.tolerance)} of it" if criterion and criterion.tolerance else ""
+    return RuleRow(rule.name, f"{sign} {show(rule.required)}{tolerance}", measured, rule.passed, rule.text)
 
 
 def verdict(report: Report) -> str:
@@ -180,7 +171,8 @@ def _kept(report: Report) -> str:
 
 def _missed(rule: Rule, report: Report) -> str:
     """Measured and required value of a rule, in the units of the recipe."""
-    bound = "at least" if _form(rule, report).sign == AT_LEAST else "at most"
+    criterion = _criterion(rule, report)
+    bound = "at least" if criterion and criterion.sign == AT_LEAST else "at most"
     measured = "not measured" if rule.measured is None else _number(rule.measured)
     return f"{measured}, {bound} {_number(rule.required)}"
 
