@@ -181,7 +181,7 @@ def benchmark(
         typer.Argument(metavar="A.onnx B.onnx …", help="Files to measure; the first is the reference."),
     ] = None,
     provider: Annotated[
-        str, typer.Option(callback=_known_provider, help="Execution provider of ONNX Runtime.")
+        str, typer.Option(callback=_known_provider, metavar="NAME", help="Execution provider of ONNX Runtime.")
     ] = "cpu",
     threads: Annotated[list[int], typer.Option(min=1, help="Threads within an operator; may be repeated.")] = [1],  # noqa: B006
     batch: Annotated[list[int], typer.Option(min=1, help="Inputs per call; may be repeated.")] = [1],  # noqa: B006

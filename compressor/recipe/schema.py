@@ -77,6 +77,12 @@ def _known_provider(name: object) -> object:
     return name
 
 
+def _list_providers(schema: dict[str, Any]) -> None:
+    from exporters.providers import PROVIDERS
+
+    schema["enum"] = list(PROVIDERS)
+
+
 def _not_empty(values: tuple[int, ...]) -> tuple[int, ...]:
     if not values:
         raise ValueError("expected at least one number")
@@ -87,7 +93,7 @@ CallableName = Annotated[str, AfterValidator(check_callable_name), AfterValidato
 SourceName = Annotated[str, AfterValidator(_form_of_source), AfterValidator(_absolute_file)]
 MethodName = Annotated[str, AfterValidator(_form_of_method), AfterValidator(_absolute_file)]
 RecipePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
-ProviderName = Annotated[str, BeforeValidator(_known_provider)]
+ProviderName = Annotated[str, BeforeValidator(_known_provider), Field(json_schema_extra=_list_providers)]
 PositiveInts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_not_empty)]
 
 
