@@ -5,8 +5,8 @@ the CPU time of this thread where one thread does the work; the other by operato
 because that slows the calls down. The profiler knows the wall clock only. An operator is short, so that most of its
 runs are not interrupted even on a busy machine: the shorter ones of them count.
 
-Every call of a network is followed by a call of the first one, the reference, and what that takes corrects the turn:
-a core is slower while its twin works, or while others use the memory, and that comes and goes.
+A few calls of a network are followed by as many of the first one, the reference, and what they take corrects them: a
+core is slower while its twin works, or while others use the memory, and that comes and goes.
 
 As a script, it measures the networks of a directory: `python measure.py` reads `kit.json` beside it and writes
 `table.json`. What it imports of this package lies beside it as well.
@@ -34,8 +34,14 @@ from exporters.cores import doubt, usable_cores
 from exporters.errors import ProviderUnavailableError
 from exporters.providers import PROVIDERS, Provider, find_provider
 
-WARM_UP, MIN_RUNS, TURN_SECONDS = 1, 4, 0.04
-"""Calls that are not counted, least number of those that are, and how long both go on."""
+TURN_SECONDS = 0.04
+"""How long the calls of a network go on in a turn, at least."""
+BLOCK_SECONDS, MIN_BLOCKS = 0.0015, 3
+"""How long calls of a network, or of the reference, follow each other, at least, and how many such blocks there are."""
+MIN_CALLS = 3
+"""Calls in a block, at least; the first is not counted, because the other network has used the caches before it."""
+WARM_UP = 2
+"""Calls before the blocks."""
 MAX_PROFILED = 40
 """Most calls by operator: reading the profiler's record of many short calls takes longer than they took."""
 LONG_CALL_SECONDS = 0.05
@@ -132,15 +138,16 @@ class _Bench:
         with calm():
             if by_operator and (self.unit or 0) > 1e6 * LONG_CALL_SECONDS:
                 return self._profiled(network)
-            own, beside = self._run(*self._open(network))
+            calls, beside = self._run(*self._open(network))
             operators = self._profiled(network).operators if by_operator else []
-            return Measured(self._typical(own, beside), operators)
+            return Measured(self._typical(calls, beside), operators)
 
-    def _typical(self, own: Sequence[float], beside: Sequence[float]) -> float:
-        """The microseconds of a call, as long as those beside it take `unit`."""
+    def _typical(self, calls: np.ndarray, beside: np.ndarray) -> float:
+        """The microseconds of a call, as long as those beside it take `unit`; both of shape (blocks, calls)."""
+        reference = np.median(beside[:, 1:], axis=1)
         if self.unit is None:
-            self.unit = 1e6 * float(np.median(beside[WARM_UP:]))
-        return self.unit * _middle(np.divide(own, beside)[WARM_UP:])
+            self.unit = 1e6 * float(np.median(reference))
+        return self.unit * _middle((calls[:, 1:] / reference[:, None]).ravel())
 
     def _open(self, network: bytes, profile: str | None = None) -> tuple[ort.InferenceSession, dict[str, np.ndarray]]:
         options = ort.SessionOptions()
@@ -158,26 +165,31 @@ class _Bench:
 
     def _run(
         self, session: ort.InferenceSession, feed: dict[str, np.ndarray], most: int | None = None
-    ) -> tuple[list[float], list[float]]:
-        """Seconds of calls, and of calls of the reference in between."""
-        own, beside, index = list[float](), list[float](), int(self.clock != THREAD_CPU)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds of calls, and of calls of the reference in between, each of shape (blocks, calls in a block)."""
+        clock = int(self.clock != THREAD_CPU)
         reference, inputs = self._reference
-        while len(own) < WARM_UP + MIN_RUNS or (sum(own) < TURN_SECONDS and len(own) != most):
-            own.append(timed(lambda: session.run(None, feed))[index])
-            beside.append(timed(lambda: reference.run(None, inputs))[index])
-        return own, beside
+        session.run(None, feed)  # what is allocated once does not count
+        once = timed(lambda: session.run(None, feed))[clock]
+        size = max(MIN_CALLS, 1 + int(BLOCK_SECONDS / max(once, 1e-9)))
+        size = size if most is None else min(size, max(MIN_CALLS, most // MIN_BLOCKS))
+        own, beside = list[list[float]](), list[list[float]]()
+        while len(own) < MIN_BLOCKS or (np.sum(own) < TURN_SECONDS and (most is None or len(own) * size < most)):
+            own.append([timed(lambda: session.run(None, feed))[clock] for _ in range(size)])
+            beside.append([timed(lambda: reference.run(None, inputs))[clock] for _ in range(size)])
+        return np.array(own), np.array(beside)
 
     def _profiled(self, network: bytes) -> Measured:
         with tempfile.TemporaryDirectory() as directory:
             session, feed = self._open(network, str(Path(directory, "profile")))
-            own, beside = self._run(session, feed, most=MAX_PROFILED)
+            calls, beside = self._run(session, feed, most=MAX_PROFILED)
             events = json.loads(Path(session.end_profiling()).read_text())
-        total, calls = self._typical(own, beside), len(beside)
-        operators = [
-            (operator, self._typical(1e-6 * np.reshape(times, (calls, -1)).sum(axis=1), beside))
-            for operator, times in _by_operator(events).items()
-            if len(times) % calls == 0
-        ]
+        total, count = self._typical(calls, beside), calls.size + WARM_UP
+        operators = []
+        for operator, times in _by_operator(events).items():
+            if len(times) % count == 0:
+                seconds = 1e-6 * np.reshape(times, (count, -1)).sum(axis=1)[WARM_UP:]
+                operators.append((operator, self._typical(seconds.reshape(calls.shape), beside)))
         return Measured(total, operators)
 
 

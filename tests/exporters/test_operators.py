@@ -98,9 +98,9 @@ class Made:
     "pace",
     [
         lambda call: 3.0 if call == 111 else 1.0,
-        lambda call: 1 + 0.002 * call,
+        lambda call: 1 + 0.0005 * call,
         lambda call: 1.5 if call > 400 else 1.0,
-        lambda call: 1.0 + call % 2,
+        lambda call: 1.7 if call // 150 % 2 else 1.0,
     ],
     ids=["spike", "drift", "step", "coming and going"],
 )
@@ -108,7 +108,7 @@ def test_what_slows_the_reference_as_well_is_taken_out(
     pace: Callable[[int], float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def timed(call: Callable[[], float]) -> tuple[float, float]:
-        seconds = 1e-4 * call() * pace((Made.now - 1) // 2)  # a call and the one beside it see the same machine
+        seconds = 1e-4 * call() * pace(Made.now)
         return seconds, seconds
 
     Made.now = 0
@@ -116,5 +116,5 @@ def test_what_slows_the_reference_as_well_is_taken_out(
     monkeypatch.setattr(operators._Bench, "_open", lambda self, network, *rest: (Made(float(network)), {}))
     monkeypatch.setattr(operators._Bench, "_profiled", lambda self, network: Measured(0.0))
     turns = measure_operators([str(100 - index).encode() for index in range(80)])
-    for index, turn in enumerate(turns):
-        assert turn.total / turns[0].total == pytest.approx((100 - index) / 100)
+    wrong = [abs(turn.total / turns[0].total / (1 - index / 100) - 1) for index, turn in enumerate(turns)]
+    assert np.mean(wrong) < 0.01 and max(wrong) < 0.05
