@@ -14,6 +14,7 @@ from compressor.pipeline.loading import Subject
 from compressor.recipe import CompressSection, Recipe
 from compressor.selection.base import Method
 from compressor.support import plugins
+from compressor.tasks import find_task
 from compressor.training.schedules.base import Schedule
 
 
@@ -54,8 +55,9 @@ def check_recipe(recipe: Recipe) -> None:
     """Refuse what no network and no data could make right.
 
     Raises:
-        InputError: method, options, schedule or batch sizes are at fault.
+        InputError: task, method, options, schedule or batch sizes are at fault.
     """
+    find_task(recipe.task)
     first_method(recipe.compress)
     plugins.find("compressor.training.schedules", Schedule, recipe.finetune.schedule, where="finetune.schedule")
     if recipe.compress.inexact and not recipe.finetune.epochs:

@@ -26,6 +26,7 @@ from compressor.support.batches import sizes_of
 from compressor.support.files import sha256
 from compressor.support.headroom import available_memory
 from compressor.support.progress import Journal
+from compressor.tasks import Task, find_task
 from compressor.training.rate import with_rate
 from exporters.errors import ExportError
 from exporters.latency_table import LatencyTable
@@ -56,6 +57,11 @@ class Job:
         return load_subject(self.recipe, self.base)
 
     @cached_property
+    def task(self) -> Task:
+        """What the network is for."""
+        return find_task(self.recipe.task)
+
+    @cached_property
     def method(self) -> Method | None:
         """What ranks units before anything is trained; None where gates start open."""
         return first_method(self.recipe.compress)
@@ -68,7 +74,7 @@ class Job:
     @cached_property
     def data(self) -> Data:
         """The images of the run; some training images are held out, to judge training by them."""
-        found = load_data(self.recipe.data, self.recipe.model.input, self.recipe.seed)
+        found = load_data(self.recipe.data, self.recipe.model.input, self.recipe.seed, self.task)
         trains = self.recipe.finetune.epochs > 0 or is_gate(self.recipe.compress)
         return hold_out(found, self.recipe.compress.calibration.images, self.recipe.seed) if trains else found
 
@@ -91,8 +97,8 @@ class Job:
         return recipe.model_copy(update={"finetune": finetune, "accept": accept.model_copy(update=off)})
 
     @cached_property
-    def calibration(self) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[Tensor] | None]:
-        """Batches of training images, and their labels where there are any."""
+    def calibration(self) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[Any] | None]:
+        """Batches of training images, and their targets where there are any."""
         images = self.recipe.compress.calibration.images
         return calibration_batches(self.data, images, self.recipe.data.batch_size, self.recipe.seed)
 
@@ -120,6 +126,7 @@ class Job:
         root = self.recipe.data.root
         return {
             "versions": {"compressor": __version__, "torch": torch.__version__},
+            "task": self.recipe.task,
             "network": hashing.of_network(self.subject.model),
             "model": self.recipe.model.model_dump(mode="json"),
             "data": self.recipe.data.model_dump(mode="json"),

@@ -153,7 +153,8 @@ class Planner:
         cost = make_cost_model("macs", subject.model, subject.groups)
         narrow = cost.total(narrowest(groups, cost, multiple_of=multiple(section))) / cost.dense
         mixing = section.refit_mixing if section.refit else None
-        rise = Rise(subject.model, groups, rankings, images, mixing=mixing, seed=self.job.recipe.seed)
+        seed, task = self.job.recipe.seed, self.job.task
+        rise = Rise(subject.model, groups, rankings, images, mixing=mixing, seed=seed, task=task)
         found = smallest_within(limit, groups, rankings, cost, rise, multiple_of=multiple(section), smallest=narrow)
         self.job.journal.say(f"{found.share:.1%} of the MACs raise the loss by {found.rise:.4g}")
         write_json(directory / RISE, {"rise": found.rise})

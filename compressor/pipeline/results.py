@@ -16,9 +16,10 @@ from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import FEWEST
 from compressor.report import Report, Samples, write_report
 from compressor.report.acceptance import judge
-from compressor.report.schema import Benchmark, Finetune, Group, Network, Speed
+from compressor.report.schema import Benchmark, Finetune, Group, Network, Quality, Speed
 from compressor.structure import Plan
 from compressor.support.files import read_json, write_atomically
+from compressor.tasks import Task, find_task
 from compressor.training.history import BEFORE
 from exporters.benchmark import Benchmark as Measurement
 
@@ -78,12 +79,26 @@ def make_report(
         batch=read_json(done.measured / BATCH),
         rise=read_json(rise)["rise"] if rise.exists() else None,
         warnings=_warnings(recipe, benchmarks) + _not_refitted(done.pruned) + _inexact(Plan.load(done.compact / PLAN)),
+        task=recipe.task,
+        quality=quality_of(find_task(recipe.task)),
     )
     if report.speed:
         report.warnings.extend([*_short(report.speed), *_over(report.speed, benchmarks[0])])
     if report.finetune:
         report.warnings.extend(_training(report.finetune, recipe.finetune.rate))
     return report.model_copy(update={"accept": judge(recipe.accept, recipe.compress.target, report, baseline)})
+
+
+def quality_of(task: Task) -> Quality:
+    """Return how the quality of a task's networks is read."""
+    main = task.metrics()[task.main]
+    return Quality(
+        metric=task.main,
+        label=main.label,
+        higher_is_better=main.higher_is_better,
+        percent=main.percent,
+        agreement=task.agreement_label,
+    )
 
 
 def publish(report: Report, recipe: Recipe, done: Finished, run_dir: Path) -> None:

@@ -43,6 +43,7 @@ from compressor.pipeline.results import (
     make_report,
     network,
     publish,
+    quality_of,
     samples_name,
 )
 from compressor.pipeline.stages.select import read_rankings, write_rankings
@@ -59,7 +60,7 @@ from compressor.support import distributed
 from compressor.support.files import read_json, write_json
 from compressor.support.footprint import fitting
 from compressor.support.progress import Advance, Journal
-from compressor.tasks.classification import agreement, evaluate
+from compressor.tasks import agreement, as_keys, evaluate
 from compressor.training.best import Best
 from compressor.training.history import Progress
 from compressor.training.length import count_batches
@@ -185,7 +186,7 @@ class Run(Job):
             with self.journal.bar(f"select ({method.name})") as advance:
                 subject, seed = self.subject, self.recipe.seed
                 rankings = method.rank(
-                    Calibration(subject.model, subject.groups, images, labels, seed, progress=advance)
+                    Calibration(subject.model, subject.groups, images, labels, seed, advance, self.task)
                 )
             write_rankings(directory, rankings)
 
@@ -210,6 +211,7 @@ class Run(Job):
                     self.planner.budget(dense),
                     settings,
                     first=read_rankings(first) if first else None,
+                    task=self.task,
                     seed=self.recipe.seed,
                     checkpoint=directory / UNFINISHED / "training.pt",
                     progress=self._teller(advance, "gates"),
@@ -260,7 +262,7 @@ class Run(Job):
             assert train is not None and held_out is not None
             keep_silent(model, Plan.load(pruned / PLAN), self.subject.groups)
             begun = copy.deepcopy(model.state_dict()) if settings.revive else None
-            best = Best(model, held_out, begun=begun, seed=self.recipe.seed)
+            best = Best(model, held_out, begun=begun, seed=self.recipe.seed, task=self.task)
             if settings.revive:
                 self._revive(model, directory)
             self.journal.say(f"finetune: learning rate {settings.rate:g}")
@@ -270,14 +272,15 @@ class Run(Job):
                     self.subject.model,
                     train,
                     settings,
+                    task=self.task,
                     seed=self.recipe.seed,
                     best=best,
                     checkpoint=directory / UNFINISHED / "training.pt",
                     progress=self._teller(advance, "finetune"),
                 )
-            self.journal.say(training_line(Finetune.model_validate(best.found())))
+            self.journal.say(training_line(Finetune.model_validate(best.found()), quality_of(self.task)))
             write_json(directory / JUDGED, best.found())
-            write_json(directory / HISTORY, [dataclasses.asdict(epoch) for epoch in history])
+            write_json(directory / HISTORY, [epoch.to_dict() for epoch in history])
             save_compact(model, Plan.load(pruned / PLAN), directory)
             self._assess(model, directory, "compact", together=True)
 
@@ -349,33 +352,36 @@ class Run(Job):
 
     def _is_nearer(self, trained: nn.Module, refitted: nn.Module) -> bool:
         """Whether what trained with the gates is nearer to the dense network than what was solved again after them."""
-        ours, theirs = (agreement(network, self.subject.model, self.others) for network in (trained, refitted))
+        dense, others = self.subject.model, self.others
+        ours, theirs = (agreement(network, dense, others, self.task) for network in (trained, refitted))
         chosen = "trained with the gates" if ours >= theirs else "solved again"
         self.journal.say(
-            f"same top-1 as dense: trained {ours:.1%}, solved again {theirs:.1%}; the weights {chosen} stay"
+            f"{self.task.agreement_label}: trained {ours:.1%}, solved again {theirs:.1%}; the weights {chosen} stay"
         )
         return ours >= theirs
 
     def _assess(self, model: nn.Module, directory: Path, name: str, *, together: bool = False) -> None:
-        """Write down cost and accuracy; without labels, the agreement with the dense network.
+        """Write down cost and metrics; without labels, the agreement with the dense network.
 
         With `together`, all processes of the run do this, each for its part of the images.
         """
         cost = measure_cost(model, self.subject.inputs)
-        found: dict[str, float] = {"params": cost.params, "macs": cost.macs}
+        found: dict[str, Any] = {"params": cost.params, "macs": cost.macs}
         if self.data.validation is None:
-            found["agreement"] = agreement(model, self.subject.model, self.others)
+            found["agreement"] = agreement(model, self.subject.model, self.others, self.task)
         else:
             with self.journal.bar(f"evaluate ({name})") as advance:
-                quality = evaluate(model, self.data.validation, progress=advance, together=together)
-            found["accuracy"] = quality.accuracy
-            self.journal.say(f"{name}: top-1 {100 * found['accuracy']:.2f} %")
+                quality = evaluate(model, self.data.validation, self.task, progress=advance, together=together)
+            found |= as_keys(quality.metrics)
+            main = self.task.metrics()[self.task.main]
+            self.journal.say(f"{name}: {main.label} {main.show(quality.main)}")
         write_json(directory / QUALITY, found)
 
     def _teller(self, advance: Advance, stage: str) -> Callable[[Progress], None]:
         def tell(now: Progress) -> None:
-            note = f"loss {now.loss:.3f}, training accuracy {now.accuracy:.3f}"
-            values = {"epoch": now.epoch, "loss": now.loss, "accuracy": now.accuracy, "lr": now.lr}
+            metrics = (f", training {name} {value:.3f}" for name, value in now.metrics.items())
+            note = f"loss {now.loss:.3f}{''.join(metrics)}"
+            values = now.metrics | {"epoch": now.epoch, "loss": now.loss, "lr": now.lr}
             advance(now.step, now.steps, f"epoch {now.epoch}/{now.epochs}, {note}", **values)
             if now.step * now.epochs == now.epoch * now.steps:
                 text = f"{stage}: epoch {now.epoch} of {now.epochs}, {note}, {now.seconds:.1f} s"

@@ -227,6 +227,7 @@ class AcceptSection(Section):
 class Recipe(Section):
     """Everything that a run depends on."""
 
+    task: str = "classification"
     model: ModelSection
     data: DataSection
     compress: CompressSection

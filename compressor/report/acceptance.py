@@ -68,10 +68,12 @@ def _measured_target(kind: str, required: float, report: Report) -> Rule:
 
 
 def _accuracy_drop(required: float, report: Report) -> Rule:
-    name, dense, compact = "accuracy_drop", report.dense.accuracy, report.compact.accuracy
+    name, dense, compact = "accuracy_drop", report.main(report.dense), report.main(report.compact)
     if dense is None or compact is None:
         return unjudged(name, required, NO_LABELS)
-    return at_most(name, required, dense - compact, "top-1 lost, dense minus compact", rounding=ROUNDING)
+    label, higher = report.quality.label, report.quality.higher_is_better
+    lost, sides = (dense - compact, "dense minus compact") if higher else (compact - dense, "compact minus dense")
+    return at_most(name, required, lost, f"{label} lost, {sides}", rounding=ROUNDING)
 
 
 def _speedup(required: float, report: Report) -> Rule:

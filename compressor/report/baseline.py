@@ -41,13 +41,16 @@ def compare(margins: BaselineSection, report: Report, baseline: Report) -> list[
 
 
 def _accuracy(margin: float, report: Report, baseline: Report) -> Rule:
-    name, now, then = "baseline.accuracy_drop", report.compact.accuracy, baseline.compact.accuracy
+    name, now, then = "baseline.accuracy_drop", report.main(report.compact), baseline.main(baseline.compact)
     if now is None or then is None:
         return unjudged(name, margin, NO_LABELS)
     if differences := _other_data(report, baseline, ("source", "args", "normalize")):
         return unjudged(name, margin, f"the baseline was judged on other data ({differences})")
-    text, moved = "top-1 lost since the baseline", _other_data(report, baseline, ("root",))
-    return at_most(name, margin, then - now, f"{text} ({moved})" if moved else text, rounding=ROUNDING)
+    if (report.task, report.quality.metric) != (baseline.task, baseline.quality.metric):
+        return unjudged(name, margin, f"the baseline was judged by {baseline.quality.label} ({baseline.task})")
+    text, moved = f"{report.quality.label} lost since the baseline", _other_data(report, baseline, ("root",))
+    lost = then - now if report.quality.higher_is_better else now - then
+    return at_most(name, margin, lost, f"{text} ({moved})" if moved else text, rounding=ROUNDING)
 
 
 def _latency(margin: float, report: Report, baseline: Report) -> Rule:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from compressor.tasks import as_keys
 
 
 @dataclass(frozen=True)
@@ -12,7 +15,8 @@ class Epoch:
     Attributes:
         epoch: Its number, from 1.
         loss: Mean training loss.
-        accuracy: Share of training images answered right while training on them, 0 to 1.
+        metrics: The task's main metric on the training images while training on them, by its name; empty where it is
+            not the mean over images.
         lr: Learning rate of the last step.
         seconds: Duration.
         images_per_second: Throughput over all processes.
@@ -20,10 +24,14 @@ class Epoch:
 
     epoch: int
     loss: float
-    accuracy: float
+    metrics: dict[str, float]
     lr: float
     seconds: float
     images_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, as `report.json` has them."""
+        return asdict(self) | as_keys(self.metrics)
 
 
 History = list[Epoch]
@@ -42,7 +50,7 @@ class Progress:
         epoch: The running epoch, from 1.
         epochs: Number of epochs.
         loss: Mean training loss of the running epoch so far.
-        accuracy: Training accuracy of the running epoch so far, 0 to 1.
+        metrics: The task's main metric in the running epoch so far, as in `Epoch`.
         lr: Learning rate of the last step.
         seconds: Time of the running epoch so far.
         seconds_left: Estimate of the time to the end.
@@ -53,7 +61,7 @@ class Progress:
     epoch: int
     epochs: int
     loss: float
-    accuracy: float
+    metrics: dict[str, float]
     lr: float
     seconds: float
     seconds_left: float

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from compressor.data.base import HeldOut
 from compressor.recipe import FinetuneSection
 from compressor.report.schema import Finetune
-from compressor.tasks.classification import evaluate
+from compressor.tasks import evaluate
 from compressor.training.best import Best, Score
 from compressor.training.loop import finetune
 from tests.training.conftest import Tiny
@@ -56,7 +56,7 @@ def test_training_that_helps_delivers_an_epoch(make_loader: Make, settings: Fine
     assert (found.delivered, found.images, found.problem) == ("epoch 3", 40, None)
     assert same(model, copied(last))
     judged = evaluate(model, held_out.batches)
-    assert (judged.accuracy, judged.loss) == pytest.approx((found.after.accuracy, found.after.loss))
+    assert (judged.main, judged.metrics["loss"]) == pytest.approx((found.after.accuracy, found.after.loss))
     assert found.after.loss < found.held_out.before.loss
 
 
@@ -89,7 +89,7 @@ def test_the_mean_of_the_last_weights_is_what_is_judged(make_loader: Make, held_
     finetune(plain, None, make_loader(), settings)
     assert best.chosen == 2
     assert same(model, copied(plain))
-    assert evaluate(plain, held_out.batches).loss == pytest.approx(best.scores[2][1])
+    assert evaluate(plain, held_out.batches).metrics["loss"] == pytest.approx(best.scores[2][1])
 
 
 def test_other_weights_can_be_what_the_training_is_compared_with(make_loader: Make, held_out: HeldOut) -> None:
@@ -97,7 +97,7 @@ def test_other_weights_can_be_what_the_training_is_compared_with(make_loader: Ma
     best = Best(model, held_out, begun=begun.state_dict())
     finetune(model, None, make_loader(), FinetuneSection(epochs=1, lr=1e-9), best=best)
     before = evaluate(begun, held_out.batches)
-    assert best.scores[0] == pytest.approx((before.accuracy, before.loss))
+    assert best.scores[0] == pytest.approx((before.main, before.metrics["loss"]))
     assert best.scores[1] != pytest.approx(best.scores[0])
 
 

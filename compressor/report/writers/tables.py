@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from compressor.report.rules import TARGET_TOLERANCE
-from compressor.report.schema import Finetune, Report, Rule
+from compressor.report.schema import Finetune, Quality, Report, Rule
 from compressor.training.history import BEFORE
 
 
@@ -83,12 +83,25 @@ def _quality(report: Report) -> list[Row]:
     rows = []
     states = [("before fine-tuning", report.pruned)] if report.history else []
     for when, state in [*states, ("", report.compact)]:
-        if state.accuracy is not None and report.dense.accuracy is not None:
-            change = points(state.accuracy - report.dense.accuracy)
-            rows.append(Row(f"Top-1 {when}".rstrip(), percent(report.dense.accuracy), percent(state.accuracy), change))
+        dense, found = report.main(report.dense), report.main(state)
+        if dense is not None and found is not None:
+            show, differ = (percent, points) if report.quality.percent else (_plain, _difference)
+            rows.append(Row(_title(report.quality.label, when), show(dense), show(found), differ(found - dense)))
         elif state.agreement is not None:
-            rows.append(Row(f"Same top-1 as dense {when}".rstrip(), "100 %", percent(state.agreement), ""))
+            rows.append(Row(_title(report.quality.agreement, when), "100 %", percent(state.agreement), ""))
     return rows
+
+
+def _title(label: str, when: str) -> str:
+    return f"{label[:1].upper()}{label[1:]} {when}".rstrip()
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _difference(value: float) -> str:
+    return f"{value:+.4g}"
 
 
 def _latencies(report: Report) -> list[Row]:
@@ -133,7 +146,7 @@ _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def rule_rows(report: Report) -> list[RuleRow]:
     """Return the rules of acceptance with required and measured value in their units."""
-    return [_rule_row(rule, _kind(rule, report)) for rule in report.accept]
+    return [_rule_row(rule, _kind(rule, report), report.quality.percent) for rule in report.accept]
 
 
 def _kind(rule: Rule, report: Report) -> str:
@@ -142,8 +155,9 @@ def _kind(rule: Rule, report: Report) -> str:
     return next(kinds, "target") if rule.name == "target" else rule.name
 
 
-def _rule_row(rule: Rule, kind: str) -> RuleRow:
+def _rule_row(rule: Rule, kind: str, shares: bool) -> RuleRow:
     sign, show = _RULES.get(kind, ("", str))
+    show = _plain if show is _lost and not shares else show
     measured = "not measured" if rule.measured is None else show(rule.measured)
     tolerance = f" + {percent(TARGET_TOLERANCE)} of it" if kind == "target" else ""
     return RuleRow(rule.name, f"{sign} {show(rule.required)}{tolerance}", measured, rule.passed, rule.text)
@@ -170,12 +184,15 @@ def _speed(report: Report) -> str:
 
 def _kept(report: Report) -> str:
     """What is left of the quality."""
-    dense, compact = report.dense, report.compact
-    if dense.accuracy is None or compact.accuracy is None:
-        same = "not known" if compact.agreement is None else f"{100 * compact.agreement:.1f} %"
-        return f"same top-1 as dense {same}"
-    change = f"{100 * (compact.accuracy - dense.accuracy):+.1f} points"
-    return f"top-1 {100 * dense.accuracy:.1f} % to {100 * compact.accuracy:.1f} % ({change})"
+    dense, compact, quality = report.main(report.dense), report.main(report.compact), report.quality
+    if dense is None or compact is None:
+        agreement = report.compact.agreement
+        same = "not known" if agreement is None else f"{100 * agreement:.1f} %"
+        return f"{quality.agreement} {same}"
+    if not quality.percent:
+        return f"{quality.label} {_plain(dense)} to {_plain(compact)} ({_difference(compact - dense)})"
+    change = f"{100 * (compact - dense):+.1f} points"
+    return f"{quality.label} {100 * dense:.1f} % to {100 * compact:.1f} % ({change})"
 
 
 def _missed(rule: Rule, report: Report) -> str:
@@ -189,11 +206,13 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else count(value)
 
 
-def training_line(found: Finetune) -> str:
+def training_line(found: Finetune, quality: Quality) -> str:
     """Say in one sentence what fine-tuning delivers, and why."""
     before, after = found.held_out.before, found.after
     delivers = f"delivers {found.delivered} of {len(found.held_out.epochs)}"
     helped = "did not help, and is not used" if found.delivered == BEFORE else delivers
     images = f"{found.images} {'training images' if found.problem else 'held-out training images'}"
-    top1 = f"top-1 {percent(before.accuracy)} before it, {percent(after.accuracy)} after"
-    return f"Fine-tuning {helped}: on {images} {top1} (loss {before.loss:.3f}, {after.loss:.3f})."
+    show = percent if quality.percent else _plain
+    was, now = (show(score.metrics.get(quality.metric, score.accuracy or 0.0)) for score in (before, after))
+    main = f"{quality.label} {was} before it, {now} after"
+    return f"Fine-tuning {helped}: on {images} {main} (loss {before.loss:.3f}, {after.loss:.3f})."
