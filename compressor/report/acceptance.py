@@ -72,8 +72,8 @@ def _accuracy_drop(required: float, report: Report) -> Rule:
     if dense is None or compact is None:
         return unjudged(name, required, NO_LABELS)
     label, higher = report.quality.label, report.quality.higher_is_better
-    lost, sides = (dense - compact, "dense minus compact") if higher else (compact - dense, "compact minus dense")
-    return at_most(name, required, lost, f"{label} lost, {sides}", rounding=ROUNDING)
+    text = f"{label} lost, dense minus compact" if higher else f"{label} gained, compact minus dense"
+    return at_most(name, required, dense - compact if higher else compact - dense, text, rounding=ROUNDING)
 
 
 def _speedup(required: float, report: Report) -> Rule:

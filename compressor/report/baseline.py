@@ -48,8 +48,8 @@ def _accuracy(margin: float, report: Report, baseline: Report) -> Rule:
         return unjudged(name, margin, f"the baseline was judged on other data ({differences})")
     if (report.task, report.quality.metric) != (baseline.task, baseline.quality.metric):
         return unjudged(name, margin, f"the baseline was judged by {baseline.quality.label} ({baseline.task})")
-    text, moved = f"{report.quality.label} lost since the baseline", _other_data(report, baseline, ("root",))
-    lost = then - now if report.quality.higher_is_better else now - then
+    lost, verb = (then - now, "lost") if report.quality.higher_is_better else (now - then, "gained")
+    text, moved = f"{report.quality.label} {verb} since the baseline", _other_data(report, baseline, ("root",))
     return at_most(name, margin, lost, f"{text} ({moved})" if moved else text, rounding=ROUNDING)
 
 

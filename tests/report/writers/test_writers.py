@@ -141,9 +141,8 @@ def test_every_file_says_which_weights_fine_tuning_delivers() -> None:
     found = report().finetune
     assert found is not None
     kept = found.model_copy(update={"delivered": "before", "problem": "its sampler chooses among all images"})
-    assert training_line(kept, report().quality).startswith(
-        "Fine-tuning did not help, and is not used: on 1000 training images top-1"
-    )
+    said = training_line(kept, report().quality)
+    assert said.startswith("Fine-tuning did not help, and is not used: on 1000 training images top-1")
     assert "Fine-tuning" not in MarkdownWriter().render(report(finetune=None), ())
 
 
