@@ -97,6 +97,7 @@ def quality_of(task: Task) -> Quality:
         label=main.label,
         higher_is_better=main.higher_is_better,
         percent=main.percent,
+        divergence=task.divergence_label,
         agreement=task.agreement_label,
     )
 

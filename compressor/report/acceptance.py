@@ -36,7 +36,8 @@ def _target(target: Target, report: Report) -> Rule:
     if kind in ("speedup", "latency_ms"):
         return _measured_target(kind, required, report)
     if kind == "loss":
-        text = "rise of the loss before fine-tuning: KL divergence to the dense network on held-out images"
+        measure = f"{report.quality.divergence} to the dense network on held-out images"
+        text = f"rise of the loss before fine-tuning: {measure}"
         return at_most("target", required, report.rise, text)
     field = "onnx_bytes" if kind == "size" else kind
     dense, compact = getattr(report.dense, field), getattr(report.compact, field)

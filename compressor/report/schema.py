@@ -50,13 +50,15 @@ class Quality(Part):
         label: What it is, in a sentence.
         higher_is_better: Whether larger values of it are better.
         percent: Whether it is a share, shown in per cent.
-        agreement: What the agreement of two networks is, in a sentence.
+        divergence: What the divergence of two networks is, in a sentence.
+        agreement: What their agreement is, in a sentence.
     """
 
     metric: str = "accuracy"
     label: str = "top-1"
     higher_is_better: bool = True
     percent: bool = True
+    divergence: str = "KL divergence"
     agreement: str = "same top-1 as dense"
 
 

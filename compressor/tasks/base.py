@@ -29,6 +29,10 @@ class Task(ABC):
     summary: ClassVar[str]
     batch: ClassVar[str] = "(input, …, targets)"
     """What a batch with targets is, in the words of error messages."""
+    divergence_label: ClassVar[str] = "relative squared error"
+    """What `divergence` is, in a sentence."""
+    agreement_label: ClassVar[str] = "agreement with dense"
+    """What `agreement` is, in a sentence."""
 
     def collate(self, items: Sequence[Any]) -> Any:
         """Put items of a dataset together to a batch."""
@@ -125,9 +129,6 @@ class Task(ABC):
         """
         errors = squared_errors(outputs, teacher) / max(1, len(floating(teacher)))
         return (1 - errors).clamp(0, 1).nan_to_num(0)
-
-    agreement_label: ClassVar[str] = "agreement with dense"
-    """What `agreement` is, in a sentence."""
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:

@@ -27,6 +27,7 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     summary: ClassVar[str] = "one class for each input: cross-entropy, KL divergence, top-1"
     batch: ClassVar[str] = "(input, …, labels)"
+    divergence_label: ClassVar[str] = "KL divergence"
     agreement_label: ClassVar[str] = "same top-1 as dense"
 
     def is_batch(self, batch: Any) -> bool:
