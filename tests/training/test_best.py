@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from compressor.data.base import HeldOut
 from compressor.recipe import FinetuneSection
 from compressor.report.schema import Finetune
-from compressor.tasks import evaluate
+from compressor.tasks import Mean, Metric, Task, evaluate
 from compressor.training.best import Best, Score
 from compressor.training.loop import finetune
 from tests.training.conftest import Tiny
@@ -108,3 +109,37 @@ def test_outputs_that_are_no_numbers_lose(held_out: HeldOut) -> None:
     nn.init.constant_(model.head.weight, float("nan"))
     best.judge()
     assert (best.chosen, best.scores[1]) == (0, (0.0, float("inf")))
+
+
+class Distance(Task):
+    """The distance of the first output from the label; smaller is better, and no mean of scores is known."""
+
+    name, summary = "distance", "the distance from the label"
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        return (outputs[:, 0] - targets).square().mean()
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"distance": Mean(self._distances, "distance", higher_is_better=False, percent=False)}
+
+    def _distances(self, outputs: Any, targets: Any) -> Tensor:
+        return (outputs[:, 0] - targets).abs()
+
+
+class Scored(Distance):
+    def scores(self, outputs: Any, targets: Any) -> Tensor:
+        return self._distances(outputs, targets)
+
+
+@pytest.mark.parametrize("task", [Distance(), Scored()], ids=lambda task: type(task).__name__)
+def test_any_task_can_judge(make_loader: Make, settings: FinetuneSection, held_out: HeldOut, task: Task) -> None:
+    model = Tiny()
+    best = Best(model, held_out, task=task)
+    history = finetune(model, None, make_loader(), settings, best=best, task=task)
+    found = Finetune.model_validate(best.found())
+    judged = evaluate(model, held_out.batches, task)
+    assert found.delivered != "before" and found.after.accuracy is None
+    assert found.after.metrics == pytest.approx(judged.metrics)
+    assert found.after.metrics["distance"] < found.held_out.before.metrics["distance"]
+    assert all(("distance" in epoch.metrics) == isinstance(task, Scored) for epoch in history)
+    assert "accuracy" not in history[0].to_dict()
