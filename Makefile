@@ -1,6 +1,7 @@
 # make demo       compress a small network on handwritten digits and show the report
 # make test       run the tests
 # make lint       style, formatting, types and CI files
+# make docs       write the generated pages again: docs/recipe.md and docs/command.md
 # make benchmark  the short form of all measurements, on one page: runs/benchmark.md
 #
 # PYTHON=…     the Python to build .venv with (3.11 or newer)
@@ -13,7 +14,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint benchmark
+.PHONY: demo test lint docs benchmark
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -30,6 +31,9 @@ lint: $(VENV)/.installed
 	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/ci.yml samples/ci/github-workflow.yml
 	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-actions samples/ci/action.yml
 	$(BIN)/check-jsonschema -q --builtin-schema vendor.gitlab-ci samples/ci/gitlab-ci.yml
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m tests.generate
 
 benchmark: $(VENV)/.installed
 	$(BIN)/python -m tests.benchmarks

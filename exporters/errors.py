@@ -13,6 +13,12 @@ class ExportError(Exception):
         problem: What is wrong, in one sentence.
         where: The file or layer at fault.
         cure: What the user can do about it.
+
+    Example:
+        >>> raise exporters.ExportError("there is nothing to measure", cure="name at least one ONNX file")
+        Traceback (most recent call last):
+        exporters.errors.ExportError: there is nothing to measure
+          cure: name at least one ONNX file
     """
 
     def __init__(self, problem: str, *, where: str | None = None, cure: str | None = None) -> None:
@@ -22,8 +28,20 @@ class ExportError(Exception):
 
 
 class InvalidModelError(ExportError):
-    """The file is not an ONNX model that can be read, or not the one it is taken for."""
+    """The file is not an ONNX model that can be read, or not the one it is taken for.
+
+    Example:
+        >>> exporters.count_nodes("missing.onnx")
+        Traceback (most recent call last):
+        exporters.errors.InvalidModelError: ...
+    """
 
 
 class ProviderUnavailableError(ExportError):
-    """The execution provider that was asked for is not active on this machine."""
+    """The execution provider that was asked for is not active on this machine.
+
+    Example:
+        >>> exporters.create_session("dense.onnx", provider="abacus")
+        Traceback (most recent call last):
+        exporters.errors.ProviderUnavailableError: 'abacus' is not known...
+    """

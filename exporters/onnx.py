@@ -52,8 +52,8 @@ def export_onnx(
 
     Args:
         model: The module to export.
-        example_inputs: A tensor, a tuple of tensors, or a mapping of keyword arguments. The first dimension of the
-            first input, and of every other one that is as long, is the batch.
+        example_inputs: A tensor of shape (batch, ...), a tuple of tensors, or a mapping of keyword arguments. The
+            first dimension of the first input, and of every other one that is as long, is the batch.
         path: The file to write.
         opset: Version of the operator set, 17 or newer.
         dynamic_batch: Whether the file takes any batch size; otherwise only that of `example_inputs`.
@@ -64,6 +64,12 @@ def export_onnx(
 
     Raises:
         ExportError: the module cannot be expressed in ONNX, or not in that opset.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+        >>> path = exporters.export_onnx(model, torch.randn(2, 3, 8, 8), "conv.onnx", metadata={"origin": "example"})
+        >>> exporters.count_nodes(path)
+        {'Conv': 1, 'Relu': 1}
     """
     path, newest = Path(path), onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
@@ -80,6 +86,11 @@ def count_nodes(path: str | Path) -> dict[str, int]:
 
     Raises:
         InvalidModelError: the file is not a readable ONNX model.
+
+    Example:
+        >>> path = exporters.export_onnx(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(2, 4), "net.onnx")
+        >>> exporters.count_nodes(path)
+        {'Gemm': 1, 'Relu': 1}
     """
     return dict(Counter(node.op_type for node in _read(path).graph.node).most_common())
 
@@ -89,6 +100,11 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
     Raises:
         InvalidModelError: the file is not a readable ONNX model.
+
+    Example:
+        >>> path = exporters.export_onnx(nn.Linear(4, 2), torch.randn(2, 4), "net.onnx", metadata={"origin": "example"})
+        >>> exporters.read_metadata(path)
+        {'origin': 'example'}
     """
     return {entry.key: entry.value for entry in _read(path).metadata_props}
 

@@ -25,6 +25,12 @@ class Parity:
         max_rel: Largest absolute difference of an output, divided by the largest absolute value of that output in
             the module; infinite where either side is not a number.
         batch_sizes: The batch sizes that were compared.
+
+    Example:
+        >>> model = nn.Linear(4, 2)
+        >>> path = exporters.export_onnx(model, torch.randn(2, 4), "linear.onnx")
+        >>> exporters.check_parity(model, path, torch.randn(8, 4)).batch_sizes
+        (1, 3, 8)
     """
 
     max_abs: float
@@ -50,8 +56,17 @@ def check_parity(
         batch_sizes: Batch sizes to compare; a file with a fixed batch is compared at that one only.
         provider: `cpu` or `cuda`.
 
+    Returns:
+        The largest differences over all batch sizes and outputs.
+
     Raises:
         ExportError: the file does not have the inputs and outputs of the module.
+
+    Example:
+        >>> model = nn.Linear(4, 2)
+        >>> path = exporters.export_onnx(model, torch.randn(2, 4), "linear.onnx")
+        >>> exporters.check_parity(model, path, torch.randn(8, 4)).max_rel < 1e-5
+        True
     """
     session = create_session(path, provider=provider)
     fixed = fixed_batch(session)

@@ -39,10 +39,19 @@ def create_session(path: str | Path, *, provider: str = "cpu", threads: int = 1)
         provider: `cpu` or `cuda`.
         threads: Threads inside one operator; operators run one after another.
 
+    Returns:
+        An open session; `run(None, {name: array})` returns its outputs.
+
     Raises:
         InvalidModelError: the file is missing, or ONNX Runtime cannot run it.
         ExportError: there are far more threads than cores.
         ProviderUnavailableError: the provider is unknown, or not active in the session.
+
+    Example:
+        >>> session = exporters.create_session("dense.onnx", threads=1)
+        >>> (output,) = session.run(None, exporters.random_inputs(session, batch=3))
+        >>> output.shape
+        (3, 2)
     """
     name = _provider(provider)
     if not Path(path).is_file():
@@ -82,7 +91,13 @@ def check_threads(threads: int) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """What a latency depends on: processor, load, versions. JSON-ready; None where the system does not tell."""
+    """What a latency depends on: processor, load, versions. JSON-ready; None where the system does not tell.
+
+    Example:
+        >>> machine = exporters.environment()
+        >>> machine["cores"] >= 1, "CPUExecutionProvider" in machine["providers"]
+        (True, True)
+    """
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -109,8 +124,16 @@ def random_inputs(
         seed: Seed of the numbers.
         dims: Sizes of other free dimensions, by name.
 
+    Returns:
+        An array for each input, by its name, of shape (batch, ...).
+
     Raises:
         ExportError: the file is fixed to another batch size, or has a dimension or type that cannot be filled in.
+
+    Example:
+        >>> inputs = exporters.random_inputs(exporters.create_session("dense.onnx"), batch=3)
+        >>> [array.shape for array in inputs.values()]
+        [(3, 4)]
     """
     rng, inputs = np.random.default_rng(seed), session.get_inputs()
     fixed = fixed_batch(session)

@@ -233,19 +233,23 @@ def methods(as_json: Json = False) -> None:
     from compressor.gates.base import Gate
     from compressor.gates.settings import gate_options
     from compressor.selection.base import Method
+    from compressor.selection.lookup import list_methods
     from compressor.support.plugins import discover, options_of
 
-    known: list[tuple[type[Method] | type[Gate], dict[str, Any]]] = [
-        *((method, options_of(method)) for method in discover("compressor.selection.methods", Method).values()),
-        *((gate, gate_options(gate)) for gate in discover("compressor.gates", Gate).values()),
+    found, problems = list_methods()
+    for problem in problems:
+        typer.echo(f"warning: {problem}", err=True)
+    known: list[tuple[str, type[Method] | type[Gate], dict[str, Any]]] = [
+        *((name, method, options_of(method)) for name, method in found.items()),
+        *((name, gate, gate_options(gate)) for name, gate in discover("compressor.gates", Gate).items()),
     ]
     if as_json:
-        print_json([{"name": m.name, "summary": m.summary, "options": own, "paper": m.paper} for m, own in known])
+        print_json([{"name": name, "summary": m.summary, "options": own, "paper": m.paper} for name, m, own in known])
         return
     shown: list[tuple[str, ...]] = []
-    for method, own in known:
-        defaults = ", ".join(f"{name}: {plain(value)}" for name, value in own.items())
-        shown.append((method.name, method.summary, defaults, method.paper))
+    for name, method, own in known:
+        defaults = ", ".join(f"{option}: {plain(value)}" for option, value in own.items())
+        shown.append((name, method.summary, defaults, method.paper))
     print_table(("Method", "What it is", "Options and defaults", "Paper"), shown)
 
 

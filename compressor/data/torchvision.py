@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from compressor.data.base import Data, ImageError, Source
 from compressor.data.images import image_data
 from compressor.errors import InputError
 from compressor.recipe import DataSection
+from compressor.support.suggest import nearest
 
 VALIDATION = ("val", "valid", "validation", "test")
 
@@ -72,7 +72,7 @@ class Torchvision(Source):
 
 def _class(name: str) -> Any:
     if name not in datasets.__all__:
-        near = difflib.get_close_matches(name, datasets.__all__, n=3)
+        near = nearest(name, datasets.__all__, 3)
         raise InputError(
             f"torchvision has no data set '{name}'",
             where="data.source",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from compressor.structure.groups import Groups, Slice
+from compressor.support.modules import named_tensors
 
 
 class Columns:
@@ -25,7 +26,7 @@ class Columns:
     """
 
     def __init__(self, model: nn.Module, groups: Groups) -> None:
-        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+        tensors = named_tensors(model)
         offsets = [0]
         for group in groups:
             offsets.append(offsets[-1] + group.size)
@@ -92,4 +93,4 @@ class Gated(nn.Module):
                 tensors[name].copy_(weight)
 
     def _tensors(self) -> dict[str, Tensor]:
-        return dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        return named_tensors(self.model)

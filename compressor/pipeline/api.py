@@ -7,14 +7,17 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from compressor.budget.latency.build import learn_skeleton, settings_of
 from compressor.budget.latency.model import Latency
 from compressor.budget.latency.profile import write_kit
-from compressor.budget.targets.base import multiple
-from compressor.budget.targets.timed import WHY_NOT, describe, learn_skeleton, read_cost, settings_of
+from compressor.budget.search.speedup import describe
+from compressor.budget.targets.base import USUAL_ALIGNMENT
 from compressor.errors import InputError
-from compressor.pipeline.inspection import inspect_subject
+from compressor.pipeline.context import RunContext
+from compressor.pipeline.inspection import inspect_model
 from compressor.pipeline.results import read_samples
-from compressor.pipeline.run import Run
+from compressor.pipeline.run import execute
+from compressor.pipeline.stages.profile import Profile
 from compressor.pipeline.store import Stages
 from compressor.recipe import Recipe, load_recipe
 from compressor.report import Inspection, Report, write_report
@@ -52,6 +55,13 @@ def compress(
     Raises:
         InputError: recipe, checkpoint, data or model is at fault.
         MachineError: this machine cannot do it.
+
+    Example:
+        >>> report = compressor.compress("recipe.yaml", out="run", overrides=["compress.target.macs=0.6"])
+        >>> report.compact.macs < 0.61 * report.dense.macs
+        True
+        >>> Path("run/compact.onnx").exists()
+        True
     """
     distributed.start()
     loaded, base, name = _read(recipe, overrides)
@@ -60,7 +70,7 @@ def compress(
     journal = Journal(run_dir / "log.txt", quiet=not distributed.leads(), events=events)
     board = open_tensorboard(run_dir / "tensorboard") if tensorboard else nullcontext()
     with _naming(recipe), Stages(run_dir, fresh=fresh, say=journal.say) as stages, board as journal.listener:
-        return Run(loaded, base, stages, journal, earlier).execute()
+        return execute(RunContext(loaded, base, stages, journal), earlier)
 
 
 def inspect_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> Inspection:
@@ -70,12 +80,10 @@ def inspect_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -
     """
     loaded, base, _ = _read(recipe, overrides)
     with _naming(recipe), TemporaryDirectory() as directory, Stages(Path(directory)) as stages:
-        run = Run(loaded, base, stages, Journal(Path(directory, "log.txt")))
-        cost = (
-            read_cost(run.planner.profiled, run.subject.model, run.subject.groups) if loaded.benchmark.table else None
-        )
+        context = RunContext(loaded, base, stages, Journal(Path(directory, "log.txt")))
+        cost = Profile(context).cost if loaded.benchmark.table else None
         latency = cost if isinstance(cost, Latency) else None
-        return inspect_subject(run.subject, multiple(loaded.compress), latency)
+        return inspect_model(context.loaded, loaded.compress.multiple_of or USUAL_ALIGNMENT, latency)
 
 
 def profile_recipe(
@@ -104,13 +112,16 @@ def profile_recipe(
     if out is not None and not out.absolute().parent.is_dir():
         raise InputError("there is no such folder", where=str(out.parent), cure="make it, or choose another with --out")
     with _naming(recipe), TemporaryDirectory() as directory, Stages(Path(directory), fresh=fresh) as stages:
-        run = Run(loaded, base, stages, Journal(Path(directory, "log.txt")))
+        context = RunContext(loaded, base, stages, Journal(Path(directory, "log.txt")))
         if kit is not None:
-            skeleton = learn_skeleton(run.subject.model, run.subject.groups, loaded.benchmark, run.export_plain)
-            return f"{len(write_kit(skeleton, run.subject.groups, settings_of(loaded.benchmark), kit))} files"
-        cost = read_cost(run.planner.profiled, run.subject.model, run.subject.groups)
+            skeleton = learn_skeleton(
+                context.loaded.model, context.loaded.groups, loaded.benchmark, context.export_plain
+            )
+            return f"{len(write_kit(skeleton, context.loaded.groups, settings_of(loaded.benchmark), kit))} files"
+        measured = Profile(context)
+        cost = measured.cost
         if not isinstance(cost, Latency):
-            problem = (run.planner.profiled / WHY_NOT).read_text()
+            problem = measured.why_not
             cure = "give a target in speedup all the same: candidates are measured as a whole"
             raise InputError(f"there can be no latency table: {problem}", where="model", cure=cure)
         if out is not None:

@@ -2,63 +2,38 @@
 
 from __future__ import annotations
 
-import math
+from pathlib import Path
 
-from compressor.budget.allocate import narrowest
-from compressor.budget.targets.base import MEASURED, make_cost_model, multiple, target_of
+from compressor.budget.targets.base import USUAL_ALIGNMENT, make_target
 from compressor.data import Data
 from compressor.errors import InputError
-from compressor.gates.base import Gate
-from compressor.gates.settings import is_gate, read_gate
-from compressor.pipeline.loading import Subject
+from compressor.gates.settings import is_gate
+from compressor.pipeline.context import RunContext
+from compressor.pipeline.loading import LoadedModel
+from compressor.pipeline.methods import first_method
 from compressor.recipe import CompressSection, Recipe
 from compressor.selection.base import Method
 from compressor.support import plugins
 from compressor.tasks import find_task
+from compressor.training.length import count_batches
 from compressor.training.schedules.base import Schedule
+from exporters.cores import doubt, usable_cores
+from exporters.errors import ExportError
+from exporters.runtime import check_threads
 
 
-def make_method(section: CompressSection) -> Method:
-    """Return the selection method with its options.
-
-    Raises:
-        InputError: there is no such method, or it does not take these options.
-    """
-    methods = plugins.discover("compressor.selection.methods", Method)
-    if section.method not in methods:
-        raise plugins.unknown(
-            section.method, [*methods, *plugins.discover("compressor.gates", Gate)], where="compress.method"
-        )
-    kind = methods[section.method]
-    return kind(**plugins.read_options(kind, section.options, where="compress.options"))
-
-
-def first_method(section: CompressSection) -> Method | None:
-    """Return the method that ranks units before anything is trained: none where gates start open.
-
-    Raises:
-        InputError: method, options or epochs are at fault.
-    """
-    if not is_gate(section):
-        method = make_method(section)
-        if section.epochs is not None:
-            cure = "remove the key, or choose a gate as the method (`compressor methods`)"
-            raise InputError(f"'{section.method}' trains nothing", where="compress.epochs", cure=cure)
-        return method
-    init = read_gate(section)[1].init
-    if init == "open":
-        return None
-    return plugins.find("compressor.selection.methods", Method, init, where="compress.options.init")()
-
-
-def check_recipe(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe, folder: Path | None = None) -> None:
     """Refuse what no network and no data could make right.
+
+    Args:
+        recipe: What to do.
+        folder: Directory of the recipe.
 
     Raises:
         InputError: task, method, options, schedule or batch sizes are at fault.
     """
     find_task(recipe.task)
-    first_method(recipe.compress)
+    first_method(recipe.compress, folder)
     plugins.find("compressor.training.schedules", Schedule, recipe.finetune.schedule, where="finetune.schedule")
     if recipe.compress.inexact and not recipe.finetune.epochs:
         cure = "set finetune.epochs to 1 or more, or compress.inexact: false"
@@ -83,24 +58,53 @@ def check_data(recipe: Recipe, method: Method | None, data: Data) -> None:
         raise InputError("fine-tuning needs labels, the data has none", where="finetune.epochs", cure=cure)
 
 
-def check_target(subject: Subject, section: CompressSection) -> None:
+def check_target(loaded: LoadedModel, section: CompressSection) -> None:
     """Refuse a target that no choice of widths reaches.
 
     Raises:
         InputError: with the smallest share that can be reached.
     """
-    if not subject.groups:
-        reasons = dict.fromkeys(skipped.reason for skipped in subject.groups.skipped)
+    if not loaded.groups:
+        reasons = dict.fromkeys(skipped.reason for skipped in loaded.groups.skipped)
         problem = f"no channel group can be cut: {'; '.join(reasons) or 'the network has no layers with channels'}"
         raise InputError(problem, where="model", cure="compress another network, or put less into compress.keep")
-    kind, share = target_of(section)
-    if kind == "loss" and is_gate(section):
+    target = make_target(section.target.asked)
+    if is_gate(section) and not target.drives_gates:
         cure = "choose a method that ranks, such as 'imitation', or another target"
-        raise InputError("gates cannot be driven to a loss", where="compress.target.loss", cure=cure)
-    if kind in (*MEASURED, "loss"):
-        return
-    cost = make_cost_model(kind, subject.model, subject.groups)
-    smallest = cost.total(narrowest(subject.groups, cost, multiple_of=multiple(section))) / cost.dense
-    if share < smallest:
-        cure = f"ask for at least {math.ceil(1000 * smallest) / 1000:.3f}, or let more layers be pruned"
-        raise InputError(f"{share:g} cannot be reached", where=f"compress.target.{kind}", cure=cure)
+        raise InputError(
+            f"gates cannot be driven to a {target.name}", where=f"compress.target.{target.name}", cure=cure
+        )
+    target.check(loaded.model, loaded.groups, section.multiple_of or USUAL_ALIGNMENT)
+
+
+def check_run(context: RunContext) -> None:
+    """Find the faults of recipe, network and data before any long work.
+
+    Raises:
+        InputError: one of them is at fault.
+    """
+    recipe, journal = context.recipe, context.journal
+    journal.say("checking recipe, network and data")
+    if context.loaded.entry:
+        journal.say(f"the weights are those of '{context.loaded.entry}' in {recipe.model.checkpoint}")
+    check_recipe(recipe, context.base)
+    check_target(context.loaded, recipe.compress)
+    if context.table:
+        journal.say(f"latencies are those of {recipe.benchmark.table}")
+    _check_threads(context, recipe.benchmark.threads)
+    check_data(recipe, context.method, context.data)
+    if recipe.finetune.epochs and context.data.train is not None:
+        count_batches(context.data.train)
+    shape, expected = list(context.real_inputs[0].shape[1:]), list(recipe.model.input)
+    if shape != expected:
+        cure = "let the data give inputs of that shape, or correct model.input"
+        raise InputError(f"inputs are of shape {shape}, model.input is {expected}", where="data.source", cure=cure)
+
+
+def _check_threads(context: RunContext, threads: int) -> None:
+    try:
+        check_threads(threads)
+    except ExportError as error:
+        raise InputError(error.problem, where="benchmark.threads", cure=error.cure) from error
+    if problem := doubt(threads, usable_cores()):
+        context.journal.say(f"benchmark.threads: {problem}")

@@ -15,9 +15,9 @@ from compressor import __version__
 from compressor.data import Data, calibration_batches, hold_out, load_data, other_batches
 from compressor.errors import InputError
 from compressor.gates.settings import is_gate
-from compressor.pipeline.checks import first_method
-from compressor.pipeline.loading import Subject, load_subject
+from compressor.pipeline.loading import LoadedModel, load_model
 from compressor.pipeline.memory_forecast import Forecaster, check_memory
+from compressor.pipeline.methods import first_method
 from compressor.pipeline.store import Stages
 from compressor.recipe import Recipe
 from compressor.selection.base import Method
@@ -38,8 +38,8 @@ FEWEST_JUDGES = 64
 """Images from which the agreement of two networks is told."""
 
 
-class Job:
-    """A recipe at work.
+class RunContext:
+    """What all stages of a run share.
 
     Args:
         recipe: What to do.
@@ -53,8 +53,8 @@ class Job:
         self._memory_is_checked = False
 
     @cached_property
-    def subject(self) -> Subject:
-        return load_subject(self.recipe, self.base)
+    def loaded(self) -> LoadedModel:
+        return load_model(self.recipe, self.base)
 
     @cached_property
     def task(self) -> Task:
@@ -64,7 +64,7 @@ class Job:
     @cached_property
     def method(self) -> Method | None:
         """What ranks units before anything is trained; None where gates start open."""
-        return first_method(self.recipe.compress)
+        return first_method(self.recipe.compress, self.base)
 
     @cached_property
     def table(self) -> LatencyTable | None:
@@ -127,7 +127,7 @@ class Job:
         return {
             "versions": {"compressor": __version__, "torch": torch.__version__},
             "task": self.recipe.task,
-            "network": hashing.of_network(self.subject.model),
+            "network": hashing.of_network(self.loaded.model),
             "model": self.recipe.model.model_dump(mode="json"),
             "data": self.recipe.data.model_dump(mode="json"),
             "images": [hashing.of_tensors(self.real_inputs), root and hashing.of_files(root)],
@@ -152,7 +152,7 @@ class Job:
             self._memory_is_checked = True
             moments, refit = self.method is not None and self.method.takes_moments, self.recipe.compress.refit
             images = self.calibration[0] if moments or refit else [self.real_inputs]
-            forecaster = Forecaster(self.subject.model, self.subject.groups, images, moments=moments, refit=refit)
+            forecaster = Forecaster(self.loaded.model, self.loaded.groups, images, moments=moments, refit=refit)
             processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             self.journal.say(check_memory(forecaster, available_memory(), processes))
 
@@ -170,17 +170,17 @@ class Job:
         self.export(model, path, {})
 
     def export(self, model: nn.Module, path: Path, metadata: Mapping[str, str], *, dynamic: bool | None = None) -> None:
-        settings, cost = self.recipe.export, self.subject.cost
+        settings, cost = self.recipe.export, self.loaded.cost
         dynamic = settings.dynamic_batch if dynamic is None else dynamic
         batch = self.batch(dynamic)
         provenance = {
             "compressor.version": __version__,
-            "compressor.checkpoint_sha256": self.subject.checkpoint_sha256 or "none",
+            "compressor.checkpoint_sha256": self.loaded.checkpoint_sha256 or "none",
             "compressor.dense_params": str(cost.params),
             "compressor.dense_macs": str(cost.macs),
             "compressor.batch": "dynamic" if dynamic else str(batch),
         }
-        inputs = tuple(tensor[:1].repeat(batch, *[1] * (tensor.dim() - 1)) for tensor in self.subject.inputs)
+        inputs = tuple(tensor[:1].repeat(batch, *[1] * (tensor.dim() - 1)) for tensor in self.loaded.inputs)
         try:
             export_onnx(
                 model,

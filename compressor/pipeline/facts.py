@@ -11,11 +11,11 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
-from compressor.budget.targets.base import target_of
-from compressor.budget.targets.timed import CANDIDATE_SECONDS
+from compressor.budget.search.speedup import CANDIDATE_SECONDS
+from compressor.budget.targets.base import make_target
 from compressor.data import calibration_batches
 from compressor.gates.settings import EPOCHS, is_gate
-from compressor.pipeline.context import Job
+from compressor.pipeline.context import RunContext
 from compressor.pipeline.forecast import Facts
 from compressor.support import distributed
 from compressor.support.modules import inference
@@ -27,28 +27,29 @@ SHARE = 0.5
 """What is left of a network, for targets that do not say."""
 
 
-def facts_of(job: Job) -> Facts:
+def facts_of(context: RunContext) -> Facts:
     """Measure and count what the time of a run depends on."""
-    recipe, model = job.recipe, job.subject.model
-    compress, settings, data = recipe.compress, recipe.finetune, job.data
-    (kind, value), images = target_of(compress), compress.calibration.images
+    recipe, model = context.recipe, context.loaded.model
+    compress, settings, data = recipe.compress, recipe.finetune, context.data
+    target, images = make_target(compress.target.asked), compress.calibration.images
     training, device = _count(data.train, recipe.data.batch_size), PartialState().device
-    load, (forward, waiting) = _load(job), _forward(job, model)
+    load, (forward, waiting) = _load(context), _forward(context, model)
     elsewhere = device.type != "cpu"
     return Facts(
         forward=forward,
-        training_forward=_forward(job, copy.deepcopy(model).to(device))[0] if elsewhere else forward,
+        training_forward=_forward(context, copy.deepcopy(model).to(device))[0] if elsewhere else forward,
         load=load,
         waiting=waiting,
         layers=sum(getattr(module, "weight", None) is not None for module in model.modules()),
-        units=tuple(group.size for group in job.subject.groups),
+        units=tuple(group.size for group in context.loaded.groups),
         calibration=images // distributed.count(),
         validation=_count(data.validation, recipe.data.batch_size) // distributed.count() or images,
         trained=settings.epochs * training // distributed.count(),
         gated=(compress.epochs or EPOCHS) * training // distributed.count() if is_gate(compress) else 0,
-        method=job.method.name if job.method else compress.method,
-        target=kind,
-        share={"macs": value, "speedup": 1 / value}.get(kind, SHARE),
+        method=context.method.name if context.method else compress.method,
+        exports=target.exports,
+        refits=target.refits,
+        share=target.share or SHARE,
         refit=compress.refit,
         distill=settings.distill,
         measured=(recipe.benchmark.seconds,) * len(recipe.benchmark.batch_sizes),
@@ -56,18 +57,18 @@ def facts_of(job: Job) -> Facts:
     )
 
 
-def _load(job: Job) -> float:
+def _load(context: RunContext) -> float:
     """Seconds to read an image."""
-    images = min(READ, job.recipe.compress.calibration.images)
+    images = min(READ, context.recipe.compress.calibration.images)
     started = perf_counter()
-    list(calibration_batches(job.data, images, images, job.recipe.seed)[0])
-    return (perf_counter() - started) / images / max(1, job.recipe.data.workers)
+    list(calibration_batches(context.data, images, images, context.recipe.seed)[0])
+    return (perf_counter() - started) / images / max(1, context.recipe.data.workers)
 
 
-def _forward(job: Job, model: nn.Module) -> tuple[float, float]:
+def _forward(context: RunContext, model: nn.Module) -> tuple[float, float]:
     """Seconds of a pass through the network for each image, and how many times the processor time that was."""
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    batch = tuple(tensor.to(device) for tensor in job.real_inputs)
+    batch = tuple(tensor.to(device) for tensor in context.real_inputs)
     with inference(model):
         model(*batch)  # warms up
         passes, started, worked = 0, perf_counter(), thread_time()

@@ -17,8 +17,6 @@ OPENED, JUDGED = 1.0, 5.0
 """Seconds besides the measuring of a measurement on the way, and of one in the end."""
 PROFILED_GROUP = 5.0
 """Seconds of a latency table, for each group."""
-CANDIDATES, REFITS = 8, 8
-"""Networks that the search for a target in time measures, and those that the search for one on the loss refits."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Facts:
         calibration, validation: Number of images of each kind.
         trained, gated: Images that are seen in all epochs of fine-tuning, and while gates learn.
         method: What ranks.
-        target: Kind of the target.
+        exports, refits: Networks that the search for widths measures, and those that it refits.
         share: About how much of the dense network will be left.
         refit: Whether layers are solved again.
         distill: Whether training asks the dense network as well.
@@ -54,7 +52,8 @@ class Facts:
     trained: int
     gated: int
     method: str
-    target: str
+    exports: int
+    refits: int
     share: float
     refit: bool
     distill: bool
@@ -68,14 +67,14 @@ def forecast(facts: Facts) -> dict[str, float]:
     export, opened = f.waiting * (EXPORT + EXPORTED_LAYER * f.layers), f.waiting * OPENED
     refit = f.refit * REFIT * f.calibration * f.forward
     evaluate = f.validation * f.forward
-    plans = {"speedup": CANDIDATES * (export + f.candidate + opened), "loss": REFITS * (refit + evaluate)}
+    searching = f.exports * (export + f.candidate + opened) + f.refits * (refit + evaluate)
     return {
         "export-dense": export + f.waiting * FIRST_EXPORT,
         "evaluate-dense": evaluate + f.validation * f.load,
         "select": f.calibration * (f.load + f.forward * _passes(f)),
         "profile": export + f.waiting * PROFILED_GROUP * len(f.units),
         "gates": f.gated * (f.load + f.training_forward * (STEP * GATED + f.distill)),
-        "plan": plans.get("speedup" if f.target == "latency_ms" else f.target, 0.0) + opened,
+        "plan": searching + opened,
         "shrink": refit + evaluate * f.share,
         "finetune": f.trained * (f.load + f.training_forward * (STEP * f.share + f.distill)) + evaluate * f.share,
         "export-compact": export + opened,

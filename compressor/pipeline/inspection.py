@@ -10,7 +10,7 @@ from compressor.budget.costs.measure import measure_cost
 from compressor.budget.costs.tensor_cost import ProductCost
 from compressor.budget.latency.model import Latency
 from compressor.budget.targets.base import make_cost_model
-from compressor.pipeline.loading import Subject
+from compressor.pipeline.loading import LoadedModel
 from compressor.report.schema import Group, Inspection, Reach
 from compressor.structure import ChannelGroup, Plan, shrink
 from compressor.support import plugins
@@ -19,21 +19,21 @@ WORTHWHILE = 0.005
 """Share of the dense latency that a width must save over every wider one."""
 
 
-def inspect_subject(subject: Subject, multiple_of: int = 1, latency: Latency | None = None) -> Inspection:
+def inspect_model(loaded: LoadedModel, multiple_of: int = 1, latency: Latency | None = None) -> Inspection:
     """Return every channel group with its share of the network, and what is left alone.
 
     Args:
-        subject: The network.
+        loaded: The network.
         multiple_of: Kept widths must be multiples of this.
         latency: Milliseconds on a device, where there is a table.
     """
     costs = {
-        kind: make_cost_model(kind, subject.model, subject.groups)
+        kind: make_cost_model(kind, loaded.model, loaded.groups)
         for kind in plugins.discover("compressor.budget.costs", ProductCost)
     }
 
     def reach(kind: str, group: ChannelGroup) -> float:
-        return -costs[kind].change({}, group.name, fewest(group)) / getattr(subject.cost, kind)
+        return -costs[kind].change({}, group.name, fewest(group)) / getattr(loaded.cost, kind)
 
     def fewest(group: ChannelGroup) -> int:
         return 0 if group.vanishes else min(group.size, lcm(group.step, multiple_of))
@@ -50,20 +50,18 @@ def inspect_subject(subject: Subject, multiple_of: int = 1, latency: Latency | N
             useful=useful_widths(latency, group) if latency else [],
             inexact=group.inexact,
         )
-        for group in subject.groups
+        for group in loaded.groups
     ]
-    least = {kind: narrowest(subject.groups, cost, multiple_of=multiple_of) for kind, cost in costs.items()}
+    least = {kind: narrowest(loaded.groups, cost, multiple_of=multiple_of) for kind, cost in costs.items()}
     smallest = {kind: cost.total(least[kind]) / cost.dense for kind, cost in costs.items()}
-    narrow = Plan.of(
-        subject.groups, {g.name: g.balanced(range(g.size))[: least["macs"][g.name]] for g in subject.groups}
-    )
-    smallest["macs"] = measure_cost(shrink(subject.model, narrow), subject.inputs).macs / subject.cost.macs
-    fastest = narrowest(subject.groups, latency, multiple_of=multiple_of) if latency else None
+    narrow = Plan.of(loaded.groups, {g.name: g.balanced(range(g.size))[: least["macs"][g.name]] for g in loaded.groups})
+    smallest["macs"] = measure_cost(shrink(loaded.model, narrow), loaded.inputs).macs / loaded.cost.macs
+    fastest = narrowest(loaded.groups, latency, multiple_of=multiple_of) if latency else None
     return Inspection(
-        params=subject.cost.params,
-        macs=subject.cost.macs,
+        params=loaded.cost.params,
+        macs=loaded.cost.macs,
         groups=groups,
-        untouched=untouched(subject),
+        untouched=untouched(loaded),
         smallest=smallest,
         layers_ms=latency.by_layer({}) if latency else {},
         fastest=latency.dense / latency.total(fastest) if latency and fastest else None,
@@ -90,9 +88,9 @@ def layers(group: ChannelGroup) -> list[str]:
     return list(dict.fromkeys((*group.producers, *group.carriers, *group.consumers)))
 
 
-def untouched(subject: Subject) -> list[Group]:
+def untouched(loaded: LoadedModel) -> list[Group]:
     """Return what is left alone, and why."""
     return [
         Group(name=skipped.layers[0], layers=list(skipped.layers), reason=skipped.reason)
-        for skipped in subject.groups.skipped
+        for skipped in loaded.groups.skipped
     ]

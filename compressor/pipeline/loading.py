@@ -17,7 +17,7 @@ from compressor.structure.groups import Groups
 
 
 @dataclass(frozen=True)
-class Subject:
+class LoadedModel:
     """A network that can be compressed.
 
     Attributes:
@@ -37,7 +37,7 @@ class Subject:
     entry: str = ""
 
 
-def load_subject(recipe: Recipe, base: Path) -> Subject:
+def load_model(recipe: Recipe, base: Path) -> LoadedModel:
     """Build the network, load its weights and find its groups.
 
     Args:
@@ -56,4 +56,4 @@ def load_subject(recipe: Recipe, base: Path) -> Subject:
     check_forward(model, recipe.model)
     inputs = example_inputs(recipe.model, batch=2, seed=recipe.seed)
     groups = find_groups(model, inputs, keep=recipe.compress.keep, inexact=recipe.compress.inexact)
-    return Subject(model, inputs, groups, measure_cost(model, inputs), sha256, entry)
+    return LoadedModel(model, inputs, groups, measure_cost(model, inputs), sha256, entry)

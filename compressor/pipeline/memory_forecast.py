@@ -22,6 +22,7 @@ from compressor.structure.surgery.linear import read_matrix
 from compressor.support.batches import Batch, first, sizes_of
 from compressor.support.footprint import PASS_BYTES, WORKSPACE
 from compressor.support.linalg import precision
+from compressor.support.modules import named_tensors
 
 SLACK = 2**27
 COPIES = 4
@@ -44,7 +45,7 @@ class Forecaster:
     def __init__(
         self, model: nn.Module, groups: Groups, images: Sequence[Batch], *, moments: bool, refit: bool
     ) -> None:
-        tensors = dict([*model.named_parameters(), *model.named_buffers()])
+        tensors = named_tensors(model)
         self._footprint = footprint_of(model, images[0], [name for name, t in tensors.items() if t.dim() > 1])
         self._layers = {call.weight: call for call in self._footprint.calls if call.sink is not None}
         self._positions = {c.weight: p for c, p in zip(self._footprint.calls, self._footprint.positions, strict=True)}

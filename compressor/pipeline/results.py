@@ -3,84 +3,79 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from compressor import __version__
+from compressor.pipeline.context import RunContext
 from compressor.pipeline.inspection import layers, untouched
-from compressor.pipeline.loading import Subject
+from compressor.pipeline.loading import LoadedModel
+from compressor.pipeline.stages.benchmark import Measure, samples_name
+from compressor.pipeline.stages.compact import CompactStage
+from compressor.pipeline.stages.evaluate_dense import EvaluateDense
+from compressor.pipeline.stages.export_compact import ExportCompact
+from compressor.pipeline.stages.export_dense import ExportDense
+from compressor.pipeline.stages.finetune import Finetune
+from compressor.pipeline.stages.learn_gates import LearnGates
+from compressor.pipeline.stages.plan import ChoosePlan
+from compressor.pipeline.stages.quality import quality_of
+from compressor.pipeline.stages.select import RankingStage
+from compressor.pipeline.stages.shrink import Shrink
 from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import FEWEST
 from compressor.report import Report, Samples, write_report
 from compressor.report.acceptance import judge
-from compressor.report.schema import Benchmark, Finetune, Group, Network, Quality, Speed
+from compressor.report.schema import Benchmark, Group, Network, Speed
+from compressor.report.schema import Finetune as Delivered
 from compressor.structure import Plan
-from compressor.support.files import read_json, write_atomically
-from compressor.tasks import Task, find_task
+from compressor.support.files import copy_atomically, write_atomically
 from compressor.training.history import BEFORE
 from exporters.benchmark import Benchmark as Measurement
 
-DENSE, COMPACT = "dense.onnx", "compact.onnx"
-WEIGHTS, PLAN = "compact.safetensors", "plan.json"
-QUALITY, HISTORY, PARITY, BENCHMARKS = "quality.json", "history.json", "parity.json", "benchmarks.json"
-FAULTS, REFITS, GATES, RANKINGS = "faults.json", "refits.json", "gates.json", "rankings.json"
-SPEED, BATCH, ACTIVITY = "speed.json", "batch.json", "activity.json"
-RISE, JUDGED = "rise.json", "judged.json"
 LAVISH = 1.05
 """A network that is faster than the target by more than this factor lost more than it had to."""
 PACKAGES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
-class Finished:
-    """The directories of the stages that the results come from."""
+class StageOutputs:
+    """The finished stages that the results come from."""
 
-    dense: Path
-    reference: Path
-    selected: Path
-    planned: Path
-    pruned: Path
-    compact: Path
-    exported: Path
-    measured: Path
+    dense: ExportDense
+    reference: EvaluateDense
+    selected: RankingStage
+    planned: ChoosePlan
+    pruned: Shrink
+    compact: CompactStage
+    exported: ExportCompact
+    measured: Measure
 
 
-def make_report(
-    recipe: Recipe, subject: Subject, done: Finished, seconds: Mapping[str, float], baseline: Report | None = None
-) -> Report:
+def make_report(context: RunContext, outputs: StageOutputs, baseline: Report | None = None) -> Report:
     """Put together what the stages found, and judge it."""
-    dense_bytes, compact_bytes = (
-        sum((directory / name).stat().st_size for name in _onnx_files(directory))
-        for directory in (done.dense, done.exported)
-    )
-    measured = read_json(done.measured / BENCHMARKS)
+    recipe, loaded = context.resolved, context.loaded
+    measured, plan = outputs.measured.benchmarks, outputs.compact.plan
     benchmarks = [Benchmark.model_validate(entry) for entry in measured]
-    history, gates, judged = done.compact / HISTORY, done.selected / GATES, done.compact / JUDGED
-    speed, rise, activity = done.planned / SPEED, done.planned / RISE, done.compact / ACTIVITY
+    trained = outputs.compact.notes if isinstance(outputs.compact, Finetune) else {}
     report = Report(
         environment=measured[0]["environment"],
         versions=_versions(),
         recipe=recipe.model_dump(mode="json"),
-        dense=Network(onnx_bytes=dense_bytes, **read_json(done.reference / QUALITY)),
-        pruned=Network(**read_json(done.pruned / QUALITY)),
-        compact=Network(onnx_bytes=compact_bytes, **read_json(done.compact / QUALITY)),
-        groups=_cut(subject, Plan.load(done.compact / PLAN), read_json(done.planned / FAULTS)) + untouched(subject),
-        parity=read_json(done.exported / PARITY),
+        dense=Network(onnx_bytes=_bytes(outputs.dense.file), **outputs.reference.quality),
+        pruned=Network(**outputs.pruned.quality),
+        compact=Network(onnx_bytes=_bytes(outputs.exported.file), **outputs.compact.quality),
+        groups=_cut(loaded, plan, outputs.planned.faults) + untouched(loaded),
+        parity=outputs.exported.parity,
         benchmarks=benchmarks,
-        seconds=dict(seconds),
-        history=read_json(history) if history.exists() else [],
-        finetune=read_json(judged) if judged.exists() else None,
-        gates=read_json(gates) if gates.exists() else [],
-        activity=read_json(activity) if activity.exists() else [],
-        speed=read_json(speed) if speed.exists() else None,
-        batch=read_json(done.measured / BATCH),
-        rise=read_json(rise)["rise"] if rise.exists() else None,
-        warnings=_warnings(recipe, benchmarks) + _not_refitted(done.pruned) + _inexact(Plan.load(done.compact / PLAN)),
+        seconds=dict(context.stages.seconds),
+        gates=outputs.selected.curve if isinstance(outputs.selected, LearnGates) else [],
+        batch=outputs.measured.batch,
+        warnings=_warnings(recipe, benchmarks) + _not_refitted(outputs.pruned) + _inexact(plan),
+        **trained,
+        **outputs.planned.notes,
         task=recipe.task,
-        quality=quality_of(find_task(recipe.task)),
+        quality=quality_of(context.task),
     )
     if report.speed:
         report.warnings.extend([*_short(report.speed), *_over(report.speed, benchmarks[0])])
@@ -89,38 +84,14 @@ def make_report(
     return report.model_copy(update={"accept": judge(recipe.accept, recipe.compress.target, report, baseline)})
 
 
-def quality_of(task: Task) -> Quality:
-    """Return how the quality of a task's networks is read."""
-    main = task.metrics()[task.main]
-    return Quality(
-        metric=task.main,
-        label=main.label,
-        higher_is_better=main.higher_is_better,
-        percent=main.percent,
-        divergence=task.divergence_label,
-        agreement=task.agreement_label,
-    )
-
-
-def publish(report: Report, recipe: Recipe, done: Finished, run_dir: Path) -> None:
+def publish(report: Report, context: RunContext, outputs: StageOutputs) -> None:
     """Put the results into the run directory, each file at once, the report last."""
-    samples = [samples_name(batch) for batch in recipe.benchmark.batch_sizes]
-    sources = {
-        done.dense: _onnx_files(done.dense),
-        done.compact: [WEIGHTS, PLAN],
-        done.exported: _onnx_files(done.exported),
-        done.measured: samples,
-    }
-    for directory, names in sources.items():
-        for name in names:
-            _copy(directory / name, run_dir / name)
-    write_atomically(run_dir / "recipe.yaml", dump_recipe(recipe).encode())
+    run_dir, measured = context.stages.run_dir, outputs.measured.directory
+    samples = [measured / samples_name(batch) for batch in context.recipe.benchmark.batch_sizes]
+    for path in [*_parts(outputs.dense.file), *outputs.compact.files, *_parts(outputs.exported.file), *samples]:
+        copy_atomically(path, run_dir / path.name)
+    write_atomically(run_dir / "recipe.yaml", dump_recipe(context.resolved).encode())
     write_report(report, run_dir, read_samples(run_dir, report))
-
-
-def samples_name(batch: int) -> str:
-    """Return the name of the file with the raw latencies at a batch size."""
-    return f"samples-batch{batch}.json"
 
 
 def read_samples(run_dir: Path, report: Report) -> Samples:
@@ -132,20 +103,19 @@ def read_samples(run_dir: Path, report: Report) -> Samples:
     return [{name: values.ravel().tolist() for name, values in m.samples.items()} for m in measurements]
 
 
-def network(directory: Path) -> list[Path]:
-    """Return the files of a stage that hold its compact network."""
-    return [directory / WEIGHTS, directory / PLAN]
+def _parts(file: Path) -> list[Path]:
+    """An ONNX file, and the weights beside it where it is too large for one file."""
+    return sorted(file.parent.glob(f"{file.name}*"))
 
 
-def _onnx_files(directory: Path) -> list[str]:
-    """Names of the ONNX file of a stage, and of the weights beside it where it is too large for one file."""
-    return sorted(path.name for path in directory.glob("*.onnx*"))
+def _bytes(file: Path) -> int:
+    return sum(path.stat().st_size for path in _parts(file))
 
 
-def _cut(subject: Subject, plan: Plan, faults: Mapping[str, str]) -> list[Group]:
+def _cut(loaded: LoadedModel, plan: Plan, faults: Mapping[str, str]) -> list[Group]:
     kept = {name: len(units) for name, units in plan.kept.items()}
-    sizes = {g.name: {"reason": faults[g.name]} if g.name in faults else {"kept": kept[g.name]} for g in subject.groups}
-    named = ((g, {"name": g.name, "layers": layers(g), "size": g.size, "inexact": g.inexact}) for g in subject.groups)
+    sizes = {g.name: {"reason": faults[g.name]} if g.name in faults else {"kept": kept[g.name]} for g in loaded.groups}
+    named = ((g, {"name": g.name, "layers": layers(g), "size": g.size, "inexact": g.inexact}) for g in loaded.groups)
     return [Group(**known, **sizes[g.name]) for g, known in named]
 
 
@@ -154,9 +124,8 @@ def _inexact(plan: Plan) -> list[str]:
     return [f"inexact: layer norms read {', '.join(cut)}, so that what is left computes something else"] if cut else []
 
 
-def _not_refitted(pruned: Path) -> list[str]:
-    refits = pruned / REFITS
-    entries = read_json(refits) if refits.exists() else []
+def _not_refitted(pruned: Shrink) -> list[str]:
+    entries = pruned.refits
     if entries and not any(entry["applied"] or entry["before"] for entry in entries):
         return [f"no layer was refitted: that takes at least {FEWEST} calibration images and layers that run once"]
     worse = [entry["layer"] for entry in entries if entry["before"] > 0 and not entry["applied"]]
@@ -187,7 +156,7 @@ def _over(speed: Speed, measured: Benchmark) -> list[str]:
     return [f"{measured.speedup.median:.2f}x was delivered where {speed.target:.2f}x was asked for: {cause}", *found]
 
 
-def _training(found: Finetune, rate: float) -> list[str]:
+def _training(found: Delivered, rate: float) -> list[str]:
     """What is to be known of a training: that it did not help, or was judged by images that it learns from."""
     problem = f"fine-tuning is judged by images that it learns from: {found.problem}"
     cure = f"lower finetune.lr (now {rate:g}), or give it more images or epochs"
@@ -204,9 +173,3 @@ def _warnings(recipe: Recipe, benchmarks: Sequence[Benchmark]) -> list[str]:
     if recipe.model.checkpoint is None:
         warnings.append("no checkpoint was given: the weights are those that the builder brought")
     return warnings
-
-
-def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)

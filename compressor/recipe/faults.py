@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, ValidationError
 
 from compressor.errors import InputError
+from compressor.support.suggest import nearest
 
 _SHOWN = 20
 _MESSAGES = {
@@ -63,7 +63,7 @@ def _hint(key: str, root: type[BaseModel]) -> str:
     section, _, name = key.rpartition(".")
     known = list(_keys(root))
     siblings = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == section]
-    near = difflib.get_close_matches(name, siblings, n=1) or [other for other in known if other.endswith(f".{name}")]
+    near = nearest(name, siblings) or [other for other in known if other.endswith(f".{name}")]
     suggestion = f"did you mean '{near[0]}'? " if near else ""
     return f"{suggestion}the keys {f'of {section}' if section else 'here'} are: {', '.join(siblings)}"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +16,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -22,6 +24,7 @@ from pydantic import (
 from compressor.errors import InputError
 from compressor.recipe import strict_yaml
 from compressor.recipe.faults import describe, explain
+from compressor.support import plugins
 
 _MAX_BYTES = 100_000
 FULL_RATE = 0.02
@@ -50,6 +53,10 @@ def _form_of_source(source: str) -> str:
         raise ValueError("expected imagefolder, torchvision:<Dataset>, digits, or module:callable") from None
 
 
+def _form_of_method(method: str) -> str:
+    return check_callable_name(method) if ":" in method else method
+
+
 def _absolute(path: Path | str, info: ValidationInfo) -> Path:
     base = (info.context or {}).get("base")
     return Path(os.path.abspath(base / Path(path).expanduser())) if base else Path(path)
@@ -68,6 +75,7 @@ def _not_empty(values: tuple[int, ...]) -> tuple[int, ...]:
 
 CallableName = Annotated[str, AfterValidator(check_callable_name), AfterValidator(_absolute_file)]
 SourceName = Annotated[str, AfterValidator(_form_of_source), AfterValidator(_absolute_file)]
+MethodName = Annotated[str, AfterValidator(_form_of_method), AfterValidator(_absolute_file)]
 RecipePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 PositiveInts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_not_empty)]
 
@@ -86,18 +94,32 @@ class Section(BaseModel):
 class ModelSection(Section):
     """Which architecture, and which weights."""
 
-    builder: CallableName
-    args: dict[str, Any] = {}
-    checkpoint: RecipePath | None = None
-    allow_pickle: bool = False
-    input: PositiveInts
+    builder: CallableName = Field(
+        description="What returns the network: `module:callable`, or `path/to/file.py:callable` relative to the recipe."
+    )
+    args: dict[str, Any] = Field({}, description="Keyword arguments of the builder, such as `{num_classes: 10}`.")
+    checkpoint: RecipePath | None = Field(
+        None,
+        description="File with the weights: `.pt`, `.pth`, `.th`, `.ckpt` or `.safetensors`, relative to the recipe. "
+        "The state dict is found inside, with or without common prefixes. `null` keeps the builder's own weights.",
+    )
+    allow_pickle: bool = Field(
+        False,
+        description="Also read checkpoints that hold a pickled module. Reading one runs code from the file: "
+        "only for files you trust.",
+    )
+    input: PositiveInts = Field(
+        description="Shape of one input without the batch, such as `[3, 224, 224]`: channels, height, width."
+    )
 
 
 class Normalize(Section):
     """Per-channel mean and standard deviation of inputs in 0..1."""
 
-    mean: tuple[float, ...]
-    std: tuple[Annotated[float, Field(gt=0)], ...]
+    mean: tuple[float, ...] = Field(description="Mean of each channel, with pixels scaled to 0..1, as in training.")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        description="Standard deviation of each channel; as many values as `mean`."
+    )
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
@@ -109,24 +131,34 @@ class Normalize(Section):
 class DataSection(Section):
     """Where batches come from."""
 
-    source: SourceName
-    root: RecipePath | None = None
-    args: dict[str, Any] = {}
-    normalize: Normalize | None = None
-    batch_size: int = Field(128, ge=1)
-    workers: int = Field(0, ge=0, le=1024)
-    augment: bool = True
+    source: SourceName = Field(
+        description="`imagefolder`, `torchvision:<Dataset>`, `digits`, or a callable of yours that returns loaders: "
+        "`module:callable` or `path/to/file.py:callable`."
+    )
+    root: RecipePath | None = Field(
+        None,
+        description="Folder of the dataset, relative to the recipe. `imagefolder` reads `root/train/<class>` and "
+        "`root/val/<class>`.",
+    )
+    args: dict[str, Any] = Field({}, description="Keyword arguments of the torchvision dataset or of your callable.")
+    normalize: Normalize | None = Field(
+        None, description="Normalisation of the images; `null` leaves pixels in 0..1. Not applied to a callable's data."
+    )
+    batch_size: int = Field(
+        128, ge=1, description="Images per batch, over all processes together, in training and evaluation."
+    )
+    workers: int = Field(
+        0, ge=0, le=1024, description="Processes that read images ahead; 0 reads them in the process of the run."
+    )
+    augment: bool = Field(
+        True,
+        description="Augment training images: random crops or shifts, and mirroring; digits are only shifted. "
+        "Calibration and evaluation images are never augmented.",
+    )
 
 
-class Target(Section):
-    """Exactly one budget: fractions that are kept, or what is measured in the end."""
-
-    macs: float | None = Field(None, gt=0, le=1)
-    params: float | None = Field(None, gt=0, le=1)
-    size: float | None = Field(None, gt=0, le=1)
-    speedup: float | None = Field(None, gt=1)
-    latency_ms: float | None = Field(None, gt=0)
-    loss: float | None = Field(None, gt=0)
+class TargetSection(Section):
+    """Exactly one target, by the name of its kind."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -136,50 +168,142 @@ class Target(Section):
             raise ValueError(f"expected exactly one of {', '.join(type(self).model_fields)}; got {got}")
         return self
 
+    @property
+    def asked(self) -> dict[str, float]:
+        """The kind of the target, and its value."""
+        return {name: value for name, value in self if value is not None}
+
+
+if TYPE_CHECKING:
+    Target = TargetSection
+else:
+    _KINDS = plugins.discover("compressor.budget.targets", import_module("compressor.budget.targets.base").Target)
+    Target = create_model(
+        "Target",
+        __base__=TargetSection,
+        __doc__=TargetSection.__doc__,
+        **{
+            name: (float | None, Field(None, gt=kind.above, le=kind.most, description=kind.summary))
+            for name, kind in _KINDS.items()
+        },
+    )
+
 
 class CalibrationSection(Section):
     """How many training images the selection looks at."""
 
-    images: int = Field(1024, ge=1)
+    images: int = Field(
+        1024,
+        ge=1,
+        description="Training images that rank the units and refit the weights; more of them take longer. "
+        "All are used where there are fewer.",
+    )
 
 
 class CompressSection(Section):
     """How units are chosen, and how many."""
 
-    method: str = "imitation"
-    epochs: int | None = Field(None, ge=1, le=1_000_000)
-    options: dict[str, Any] = {}
-    target: Target
-    calibration: CalibrationSection = CalibrationSection()
-    keep: tuple[str, ...] = ()
-    inexact: bool = False
-    refit: bool = True
-    refit_mixing: float = Field(1.0, gt=0, le=1)
-    multiple_of: int | None = Field(None, ge=1)
+    method: MethodName = Field(
+        "imitation",
+        description="Selection method or learned gate: a name from `compressor methods`, or a class of yours: "
+        "`module:Class` or `path/to/file.py:Class`.",
+    )
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Epochs in which learned gates train; `null` stands for 2. Only for methods that are gates.",
+    )
+    options: dict[str, Any] = Field(
+        {}, description="Options of the method; `compressor methods` lists them with their defaults."
+    )
+    target: Target = Field(description="The budget: exactly one of the keys below.")
+    calibration: CalibrationSection = Field(CalibrationSection(), description="What the selection looks at.")
+    keep: tuple[str, ...] = Field(
+        (),
+        description="Layers that stay as they are, with everything they contain: names or patterns such as "
+        '`["fc", "layer4.*"]`.',
+    )
+    inexact: bool = Field(
+        False,
+        description="Also cut channels that a layer norm reads, such as the embedding of a transformer. This changes "
+        "the remaining ones, so it needs fine-tuning.",
+    )
+    refit: bool = Field(
+        True, description="Re-solve the weights that read the remaining units by least squares, before fine-tuning."
+    )
+    refit_mixing: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Fraction of the dense network's outputs in what the refit imitates. Below 1, the rest is what the "
+        "dense layer makes of its already pruned inputs, so errors of earlier layers are corrected less.",
+    )
+    multiple_of: int | None = Field(
+        None,
+        ge=1,
+        description="Kept widths are multiples of this. `null` takes what the latency table found for the device, "
+        "or 4 without a table.",
+    )
 
 
 class FinetuneSection(Section):
     """Training after the cut; without `lr`, its rate follows from the number of steps."""
 
-    epochs: int = Field(10, ge=0, le=1_000_000)
-    lr: float | None = Field(None, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    warmup: float = Field(0.05, ge=0, lt=1)
-    schedule: str = "llr"
-    original_epochs: int = Field(100, ge=1)
-    average: float = Field(0.0, ge=0, lt=1)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    distill: bool = True
-    temperature: float = Field(4.0, gt=0)
-    distill_weight: float = Field(0.9, ge=0, le=1)
-    distill_features: float = Field(0.0, ge=0)
-    revive: float = Field(0.0, ge=0, lt=1)
-    accumulate: int = Field(1, ge=1)
-    clip: float | None = Field(None, gt=0)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    channels_last: bool = False
-    compile: bool = False
+    epochs: int = Field(
+        10, ge=0, le=1_000_000, description="Passes over the training images; 0 keeps the weights of the refit."
+    )
+    lr: float | None = Field(
+        None,
+        gt=0,
+        description="Highest learning rate. `null` takes up to 0.02, less for short trainings and small batches.",
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of SGD.")
+    weight_decay: float = Field(
+        5e-4, ge=0, description="L2 weight decay; applies to weights of two or more axes, not to norms and biases."
+    )
+    warmup: float = Field(
+        0.05, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises to its highest value."
+    )
+    schedule: str = Field(
+        "llr",
+        description="Course of the learning rate after warm-up: `llr` (a straight line to zero), `cosine`, `constant`, "
+        "`allr`, `lr_rewind` or `silo`.",
+    )
+    original_epochs: int = Field(
+        100, ge=1, description="Epochs of the training that made the checkpoint; only `allr` and `lr_rewind` use it."
+    )
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="End with the mean of the weights over this last fraction of the steps; 0 keeps the last weights.",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the cross-entropy; 0 is none.")
+    distill: bool = Field(True, description="Also learn from the outputs of the dense network.")
+    temperature: float = Field(
+        4.0, gt=0, description="Divides the logits of both networks in distillation; higher values soften them."
+    )
+    distill_weight: float = Field(
+        0.9, ge=0, le=1, description="Fraction of the distillation loss in the loss; the rest is the cross-entropy."
+    )
+    distill_features: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of a further loss on the attention maps of both networks' stages; 0 switches it off.",
+    )
+    revive: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Raise the bias of units that are active at less than this fraction of the positions before "
+        "training; 0 raises none.",
+    )
+    accumulate: int = Field(1, ge=1, description="Batches whose gradients are added up for one step.")
+    clip: float | None = Field(None, gt=0, description="Largest norm of the gradient; `null` does not clip.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Precision of training, through Accelerate.")
+    channels_last: bool = Field(False, description="Train in channels-last memory format; often faster on GPUs.")
+    compile: bool = Field(False, description="Train through `torch.compile`.")
 
     @property
     def rate(self) -> float:
@@ -190,52 +314,96 @@ class FinetuneSection(Section):
 class ExportSection(Section):
     """How the ONNX files are written."""
 
-    opset: int = Field(20, ge=17)
-    dynamic_batch: bool = True
+    opset: int = Field(20, ge=17, description="Version of the ONNX operator set.")
+    dynamic_batch: bool = Field(
+        True,
+        description="The files take any batch size; `false` fixes it to the first of `benchmark.batch_sizes`.",
+    )
 
 
 class BenchmarkSection(Section):
     """How latency is measured."""
 
-    provider: Literal["cpu", "cuda"] = "cpu"
-    threads: int = Field(1, ge=1)
-    batch_sizes: PositiveInts = (1,)
-    seconds: float = Field(5.0, gt=0)
-    table: RecipePath | None = None
+    provider: Literal["cpu", "cuda"] = Field("cpu", description="Execution provider of ONNX Runtime.")
+    threads: int = Field(1, ge=1, description="Threads inside one operator; operators run one after another.")
+    batch_sizes: PositiveInts = Field(
+        (1,), description="Batch sizes to measure; targets and rules look at the first one."
+    )
+    seconds: float = Field(5.0, gt=0, description="Least measuring time for each batch size, in seconds.")
+    table: RecipePath | None = Field(
+        None,
+        description="Latency table of the device to compress for, written by `compressor profile` or its kit; `null` "
+        "measures this device where a target needs a table.",
+    )
 
 
 class BaselineSection(Section):
     """How much worse than an earlier accepted report a run may be; None judges nothing."""
 
-    accuracy_drop: float | None = Field(0.005, ge=0, le=1)
-    slowdown: float | None = Field(0.05, ge=0)
+    accuracy_drop: float | None = Field(
+        0.005, ge=0, le=1, description="Largest loss of top-1 since the baseline, absolute: 0.005 is half a point."
+    )
+    slowdown: float | None = Field(
+        0.05, ge=0, description="Largest relative rise of the median latency since the baseline: 0.05 is 5 %."
+    )
 
 
 class AcceptSection(Section):
     """What must hold for the run to be accepted; None asks for nothing."""
 
-    accuracy_drop: float | None = Field(0.02, ge=0, le=1)
-    speedup: float | None = Field(1.0, gt=0)
-    parity: float | None = Field(1e-4, gt=0)
-    params: int | None = Field(None, ge=1)
-    size_mb: float | None = Field(None, gt=0)
-    p99_ms: float | None = Field(None, gt=0)
-    peak_mb: float | None = Field(None, gt=0)
-    baseline: BaselineSection = BaselineSection()
+    accuracy_drop: float | None = Field(
+        0.02, ge=0, le=1, description="Largest loss of top-1 against the dense network, absolute: 0.02 is two points."
+    )
+    speedup: float | None = Field(
+        1.0, gt=0, description="Least speed-up: the lower end of its measured 95 % interval must reach it."
+    )
+    parity: float | None = Field(
+        1e-4,
+        gt=0,
+        description="Largest difference between the ONNX file and PyTorch, relative to the largest output.",
+    )
+    params: int | None = Field(None, ge=1, description="Most parameters of the compact network.")
+    size_mb: float | None = Field(None, gt=0, description="Largest compact ONNX file, in megabytes (10^6 bytes).")
+    p99_ms: float | None = Field(
+        None,
+        gt=0,
+        description="Largest 99th percentile of the latency by the wall clock, in milliseconds, at the first batch "
+        "size; single calls are measured then.",
+    )
+    peak_mb: float | None = Field(
+        None, gt=0, description="Largest peak memory of the compact file, in megabytes, where it can be measured."
+    )
+    baseline: BaselineSection = Field(
+        BaselineSection(), description="Rules against an earlier report, judged only with `--baseline REPORT`."
+    )
 
 
 class Recipe(Section):
-    """Everything that a run depends on."""
+    """Everything that a run depends on.
 
-    task: str = "classification"
-    model: ModelSection
-    data: DataSection
-    compress: CompressSection
-    finetune: FinetuneSection = FinetuneSection()
-    export: ExportSection = ExportSection()
-    benchmark: BenchmarkSection = BenchmarkSection()
-    accept: AcceptSection = AcceptSection()
-    seed: int = Field(0, ge=0, lt=2**32)
+    Example:
+        >>> recipe = compressor.Recipe.model_validate(
+        ...     {
+        ...         "model": {"builder": "compressor.models.digits:digits_resnet", "input": [1, 32, 32]},
+        ...         "data": {"source": "digits"},
+        ...         "compress": {"target": {"macs": 0.5}},
+        ...     }
+        ... )
+        >>> recipe.compress.target.macs, recipe.finetune.epochs
+        (0.5, 10)
+    """
+
+    task: str = Field("classification", description="What the network is for.")
+    model: ModelSection = Field(description="Which architecture, and which weights.")
+    data: DataSection = Field(description="Where images and labels come from.")
+    compress: CompressSection = Field(description="How units are chosen, and how many.")
+    finetune: FinetuneSection = Field(FinetuneSection(), description="Training after the cut.")
+    export: ExportSection = Field(ExportSection(), description="How the ONNX files are written.")
+    benchmark: BenchmarkSection = Field(BenchmarkSection(), description="How latency is measured.")
+    accept: AcceptSection = Field(
+        AcceptSection(), description="Rules that must hold for the run to be accepted; `null` switches a rule off."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of every random choice; the same seed gives the same plan.")
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -250,6 +418,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         InputError: naming every fault of the recipe and of the overrides at once.
+
+    Example:
+        >>> compressor.load_recipe("recipe.yaml", ["finetune.epochs=3"]).finetune.epochs
+        3
     """
     path = Path(path)
     data, faults = _parse(_read(path), path)

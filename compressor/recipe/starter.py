@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from importlib.resources import files
@@ -13,6 +12,7 @@ from compressor.errors import InputError
 from compressor.recipe import check_callable_name
 from compressor.support.files import write_atomically
 from compressor.support.imports import find_callable
+from compressor.support.suggest import nearest
 
 _IMAGENET = {"input": [3, 224, 224], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -56,7 +56,7 @@ def _of_torchvision(name: str) -> dict[str, object]:
 
     known = models.list_models(module=models)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3)
+        near = nearest(name, known, 3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         cure = f"{hint}or name your own: module:callable, or path/to/file.py:callable"
         raise InputError(f"torchvision has no classifier '{name}'", where="MODEL", cure=cure)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from compressor.budget.targets.base import make_target
 from compressor.recipe import AcceptSection, Target
 from compressor.report.baseline import compare
-from compressor.report.rules import NO_LABELS, ROUNDING, TARGET_TOLERANCE, at_most, unjudged
+from compressor.report.rules import NO_LABELS, ROUNDING, at_most, unjudged
 from compressor.report.schema import Report, Rule
 from exporters.statistics import doubt
 
@@ -32,40 +33,9 @@ def judge(accept: AcceptSection, target: Target, report: Report, baseline: Repor
 
 
 def _target(target: Target, report: Report) -> Rule:
-    kind, required = next((kind, share) for kind, share in target if share is not None)
-    if kind in ("speedup", "latency_ms"):
-        return _measured_target(kind, required, report)
-    if kind == "loss":
-        measure = f"{report.quality.divergence} to the dense network on held-out images"
-        text = f"rise of the loss before fine-tuning: {measure}"
-        return at_most("target", required, report.rise, text)
-    field = "onnx_bytes" if kind == "size" else kind
-    dense, compact = getattr(report.dense, field), getattr(report.compact, field)
-    text = f"share of {'the ONNX file' if kind == 'size' else kind} that is kept, at most 1 % above the target"
-    measured = compact / dense
-    return Rule(
-        name="target",
-        required=required,
-        measured=measured,
-        passed=measured <= required * (1 + TARGET_TOLERANCE),
-        text=text,
-    )
-
-
-def _measured_target(kind: str, required: float, report: Report) -> Rule:
-    """Foretold where the target is about another device: what is measured here says nothing about that one."""
-    first, speed = report.benchmarks[0], report.speed
-    if speed is not None and not speed.measured:
-        assert speed.predicted_ms is not None and speed.dense_ms is not None
-        text = f"by the latency table of another device ({(speed.device or {}).get('cpu')}), not measured here"
-        measured = speed.predicted_ms if kind == "latency_ms" else speed.dense_ms / speed.predicted_ms
-        passed = measured <= required if kind == "latency_ms" else measured >= required
-        return Rule(name="target", required=required, measured=measured, passed=passed, text=text)
-    if kind == "latency_ms":
-        if first.aa and (reason := doubt(first.aa.low, first.aa.high)):
-            return unjudged("target", required, reason)
-        return at_most("target", required, first.compact.p50_ms, f"median milliseconds of a call ({first.setting})")
-    return _speedup(required, report).model_copy(update={"name": "target"})
+    (required,) = target.asked.values()
+    found = make_target(target.asked).judge(report)
+    return Rule(name="target", required=required, measured=found.measured, passed=found.passed, text=found.text)
 
 
 def _accuracy_drop(required: float, report: Report) -> Rule:

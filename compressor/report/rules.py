@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from compressor.report.schema import Rule
 
-TARGET_TOLERANCE = 0.01
-"""Share of the target by which it may be missed: widths are whole numbers."""
 ROUNDING = 1e-9
 """Accuracies are counts divided by the same number: a drop that equals its bound must not fail by rounding."""
 NO_LABELS = "the data has no labelled validation images"

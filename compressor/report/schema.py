@@ -295,6 +295,13 @@ class Report(Part):
         warnings: What a reader should know before trusting the numbers.
         task: What the network is for.
         quality: How its quality is read.
+
+    Example:
+        >>> report = compressor.Report.load(Path("report.json"))
+        >>> report.accepted, report.speedup
+        (True, 1.75)
+        >>> [(rule.name, rule.passed) for rule in report.accept][:2]
+        [('target', True), ('accuracy_drop', True)]
     """
 
     schema_version: int = Field(SCHEMA_VERSION, alias="schema")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from compressor.support.batches import Batch, sizes_of
-from compressor.support.modules import evaluating
+from compressor.support.modules import evaluating, named_tensors
 from compressor.tasks import DEFAULT, Task
 
 STACK_BYTES = 2**28
@@ -75,7 +75,7 @@ def gradients(
     model: nn.Module, names: Sequence[str], images: Sequence[tuple[Any, ...]], seed: int, task: Task = DEFAULT
 ) -> Iterator[list[Tensor]]:
     """Gradients of `v * outputs` by the named tensors, pair by pair; one of three where the number is odd."""
-    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    tensors = named_tensors(model)
     means = [name for name in names if name.endswith(".running_mean")]
     generator = torch.Generator().manual_seed(seed)
     with evaluating(model), ExitStack() as stack:

@@ -14,6 +14,7 @@ from compressor.selection.moments import Moments
 from compressor.selection.prices import held_out
 from compressor.structure.surgery.linear import read_matrix, viewed
 from compressor.support.batches import sizes_of
+from compressor.support.modules import named_tensors
 
 Scales = dict[str, Tensor]
 
@@ -40,7 +41,7 @@ def kfac(calibration: Calibration, moments: Mapping[str, Moments]) -> Scales:
     factored Approximate Curvature, ICML 2015), for the divergence from the dense network. With inputs and gradients
     taken as independent, the expected squares of the weights' gradients are the products of both factors' diagonals.
     """
-    tensors = dict([*calibration.model.named_parameters(), *calibration.model.named_buffers()])
+    tensors = named_tensors(calibration.model)
     names = list(moments)
     sums = {name: torch.zeros_like(moments[name].scale) for name in names}
     images = held_out(calibration)

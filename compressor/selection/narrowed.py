@@ -13,6 +13,7 @@ from compressor.selection.fit import Nested
 from compressor.selection.moments import Moments
 from compressor.structure.groups import ChannelGroup, Groups, Slice
 from compressor.structure.surgery.linear import viewed, write_matrix
+from compressor.support.modules import named_tensors
 
 
 def narrowed(
@@ -27,7 +28,7 @@ def narrowed(
 
     A change of the mean output goes into the bias, or into the running mean of the batch norm that follows.
     """
-    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    tensors = named_tensors(model)
     changes: list[dict[str, Tensor]] = [{} for _ in widths]
     for cut in group.slices:
         if cut.role != "consumer" or cut.tensor not in moments:

@@ -57,6 +57,12 @@ class ChannelGroup:
         vanishes: True where no unit at all need be kept: what reads them becomes a constant.
         inexact: True where a layer norm reads the channels: cutting some changes all the others, which only training
             makes up for.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> (group,) = compressor.find_groups(model, torch.zeros(1, 4))
+        >>> group.name, group.size, group.producers, group.consumers
+        ('0', 8, ('0',), ('2',))
     """
 
     name: str

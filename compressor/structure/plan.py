@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import lcm
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compressor.errors import InputError
 from compressor.structure.groups import ChannelGroup, Groups, Role, Slice
+from compressor.support.files import write_atomically
 
 SCHEMA = 1
 MOST = 1 << 22
@@ -75,9 +75,31 @@ class PlannedGroup:
         return tuple(u for u in range(self.group.size) if u not in kept)
 
 
+class Ranked(Protocol):
+    """Units in the order of their worth, the best first."""
+
+    @property
+    def order(self) -> Sequence[int]:
+        """The units."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """The kept units of every group. Groups that are not in a plan stay whole."""
+    """The kept units of every group. Groups that are not in a plan stay whole.
+
+    Attributes:
+        groups: The groups with their kept units.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = compressor.find_groups(model, torch.zeros(1, 4))
+        >>> compressor.Plan.of(groups, {"0": [0, 3, 5]}).kept
+        {'0': (0, 3, 5)}
+        >>> plan = compressor.Plan.uniform(groups, keep=0.5)
+        >>> plan.save("plan.json")
+        >>> compressor.Plan.load("plan.json") == plan
+        True
+    """
 
     groups: tuple[PlannedGroup, ...]
 
@@ -102,6 +124,22 @@ class Plan:
         if isinstance(groups, Groups):
             _check_vanished(groups, [p.group.name for p in planned if p.vanished])
         return cls(tuple(planned))
+
+    @classmethod
+    def from_rankings(
+        cls, groups: Iterable[ChannelGroup], rankings: Mapping[str, Ranked], widths: Mapping[str, int]
+    ) -> Plan:
+        """Keep the best units of every group.
+
+        Args:
+            groups: What `find_groups` returned, or some of it.
+            rankings: The order of the units of every group, by its name.
+            widths: How many of them stay, by the name of the group; groups without a width stay whole.
+
+        Raises:
+            InputError: as from `of`.
+        """
+        return cls.of(groups, {name: rankings[name].order[:width] for name, width in widths.items()})
 
     @classmethod
     def uniform(cls, groups: Iterable[ChannelGroup], keep: float, multiple_of: int = 1) -> Plan:
@@ -135,9 +173,7 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write the plan to a JSON file, all or nothing."""
-        temporary = Path(path).with_name(Path(path).name + ".part")
-        temporary.write_text(self.to_json())
-        os.replace(temporary, path)
+        write_atomically(Path(path), self.to_json().encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,6 +11,7 @@ from torch import nn
 from compressor.errors import InputError
 from compressor.structure.plan import Plan
 from compressor.structure.surgery.shrink import shrink
+from compressor.support.files import replacing
 
 WEIGHTS, PLAN = "compact.safetensors", "plan.json"
 
@@ -23,12 +23,19 @@ def save_compact(model: nn.Module, plan: Plan, directory: str | Path) -> None:
         model: The compact network, as `shrink` returned it or trained since.
         plan: The plan it was shrunk by.
         directory: Where to write; made if it does not exist.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> plan = compressor.Plan.uniform(compressor.find_groups(model, torch.zeros(1, 4)), keep=0.5)
+        >>> compressor.save_compact(compressor.shrink(model, plan), plan, "compact")
+        >>> sorted(os.listdir("compact"))
+        ['compact.safetensors', 'plan.json']
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / (WEIGHTS + ".part")
-    save_file({name: t.detach().contiguous().clone() for name, t in model.state_dict().items()}, temporary)
-    os.replace(temporary, directory / WEIGHTS)
+    state = {name: t.detach().contiguous().clone() for name, t in model.state_dict().items()}
+    with replacing(directory / WEIGHTS) as temporary:
+        save_file(state, temporary)
     plan.save(directory / PLAN)
 
 
@@ -44,6 +51,15 @@ def load_compact(directory: str | Path, model: nn.Module) -> nn.Module:
 
     Raises:
         InputError: A file is missing or damaged, or belongs to another architecture.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> plan = compressor.Plan.uniform(compressor.find_groups(model, torch.zeros(1, 4)), keep=0.5)
+        >>> compressor.save_compact(compressor.shrink(model, plan), plan, "compact")
+        >>> fresh = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> small = compressor.load_compact("compact", fresh)
+        >>> torch.equal(small[0].weight, model[0].weight[:4])
+        True
     """
     directory = Path(directory)
     small = shrink(model, Plan.load(directory / PLAN))

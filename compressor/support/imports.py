@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from compressor.errors import InputError
+from compressor.support.suggest import nearest
 
 
 def call_named(spec: str, args: Mapping[str, Any], *, where: str, where_args: str, base: Path | None = None) -> Any:
@@ -69,7 +70,7 @@ def find_callable(spec: str, *, where: str, base: Path | None = None) -> Callabl
 def _offer(owner: Any, name: str) -> str:
     """What a module or class has instead of `name`: what is spelt alike, or the callables that it defines itself."""
     public = [other for other in dir(owner) if not other.startswith("_")]
-    near = difflib.get_close_matches(name, public, n=3)
+    near = nearest(name, public, 3)
     if near:
         return f"did you mean {' or '.join(near)}?"
     home = getattr(owner, "__name__", None)
@@ -78,14 +79,18 @@ def _offer(owner: Any, name: str) -> str:
 
 
 def _load_file(path: Path, where: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own, so that the module can be in `sys.modules`, where dataclasses and `inspect` look for it.
+    name = f"{path.stem}_{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise InputError(f"there is no file {path}", where=where, cure="give the path relative to the recipe")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
+        del sys.modules[name]
         raise _import_error(str(path), error, where) from error
     finally:
         sys.path.remove(str(path.parent))

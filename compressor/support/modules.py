@@ -65,3 +65,8 @@ def inference(model: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in flags.items():
             module.training = flag
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and the buffers of a network by their names; shared ones once, by their first name."""
+    return dict([*model.named_parameters(), *model.named_buffers()])

@@ -23,6 +23,21 @@ class Task(ABC):
     `loss` and `metrics` are all that a task must say; everything else has a default that suits networks whose outputs
     are numbers. What belongs to an example is its row in every tensor, batch first, or its item in a list of mappings;
     so are batches cut, chosen from and put together. A task has no state: every call depends on its arguments only.
+
+    Example:
+        >>> from compressor.tasks import Mean
+        >>> class Regression(compressor.Task):
+        ...     name, summary = "regression", "one number for each input"
+        ...
+        ...     def loss(self, outputs, targets):
+        ...         return nn.functional.mse_loss(outputs[:, 0], targets)
+        ...
+        ...     def metrics(self):
+        ...         return {"mse": Mean(self.losses, "squared error", higher_is_better=False, percent=False)}
+        >>> task = Regression()
+        >>> inputs, targets = task.split([torch.zeros(2, 3), torch.tensor([1.0, 3.0])])
+        >>> task.losses(torch.zeros(2, 1), targets)
+        tensor([1., 9.])
     """
 
     name: ClassVar[str]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
-from compressor.tasks import as_keys
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -28,10 +25,6 @@ class Epoch:
     lr: float
     seconds: float
     images_per_second: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, as `report.json` has them."""
-        return asdict(self) | as_keys(self.metrics)
 
 
 History = list[Epoch]

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from compressor.data import load_data
 from compressor.pipeline import compress
-from compressor.pipeline.loading import load_subject
+from compressor.pipeline.loading import load_model
 from compressor.recipe import load_recipe
 from compressor.structure import load_compact
 from compressor.support import plugins
@@ -48,7 +48,7 @@ def main() -> None:
         args.run_dir = short.FOLDER / "cut"
         compress(args.recipe, args.run_dir, [*args.overrides, "finetune.epochs=0"], fresh=True)
     recipe = load_recipe(args.recipe, args.overrides)
-    subject = load_subject(recipe, args.recipe.parent.absolute())
+    subject = load_model(recipe, args.recipe.parent.absolute())
 
     def top1(**changes: object) -> float:
         """Mean over the seeds, in percent."""

@@ -36,7 +36,7 @@ from compressor.data.calibration import calibration_batches
 from compressor.gates.base import Gate
 from compressor.gates.settings import read_gate
 from compressor.gates.trainer import train_gates
-from compressor.pipeline.loading import load_subject
+from compressor.pipeline.loading import load_model
 from compressor.recipe import FinetuneSection, load_recipe
 from compressor.refit import refit
 from compressor.selection.base import Calibration, Method, Ranking
@@ -93,7 +93,7 @@ class Problem:
             f"seed={seed}",
         )
         self.recipe = load_recipe(RECIPE, overrides)
-        subject = load_subject(self.recipe, RECIPE.parent)
+        subject = load_model(self.recipe, RECIPE.parent)
         self.model, self.groups, self.seed = subject.model, subject.groups, seed
         self.data = load_data(self.recipe.data, self.recipe.model.input, seed)
         self.budget = Budget(Macs(self.model, self.groups), TARGET)

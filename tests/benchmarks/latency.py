@@ -35,9 +35,9 @@ import yaml
 import compressor
 import exporters
 from compressor.budget.latency.model import Latency
-from compressor.budget.targets.timed import read_cost
 from compressor.errors import CompressorError
-from compressor.pipeline.run import Run
+from compressor.pipeline.context import RunContext
+from compressor.pipeline.stages.profile import Profile
 from compressor.pipeline.store import Stages
 from compressor.recipe import load_recipe
 from compressor.report import Report
@@ -154,10 +154,8 @@ def isolation(args: argparse.Namespace) -> None:
     for name in args.only or NETWORKS:
         run = run_of(args, name)
         files = [args.runs / f"{name}-{kind}.onnx" for kind in ("dense", "half")]
-        run.export_plain(run.subject.model, files[0])
-        run.export_plain(
-            compressor.shrink(run.subject.model, compressor.Plan.uniform(run.subject.groups, 0.5)), files[1]
-        )
+        run.export_plain(run.loaded.model, files[0])
+        run.export_plain(compressor.shrink(run.loaded.model, compressor.Plan.uniform(run.loaded.groups, 0.5)), files[1])
         together = exporters.benchmark(files, min_seconds=10 * args.seconds, memory=False).speedup
         assert together is not None
         ratios = [_alone(files[0], args.seconds) / _alone(files[1], args.seconds) for _ in range(REPEATS)]
@@ -180,18 +178,18 @@ def _alone(file: Path, seconds: float) -> float:
     return float(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
-def run_of(args: argparse.Namespace, name: str, overrides: Sequence[str] = ()) -> Run:
+def run_of(args: argparse.Namespace, name: str, overrides: Sequence[str] = ()) -> RunContext:
     """The run of a network."""
     out = args.runs / name
     with Stages(out) as stages:
-        return Run(load_recipe(recipe(args, name), overrides), args.runs, stages, Journal(out / "log.txt"))
+        return RunContext(load_recipe(recipe(args, name), overrides), args.runs, stages, Journal(out / "log.txt"))
 
 
-def cost_of(args: argparse.Namespace, name: str) -> tuple[Run, Latency]:
+def cost_of(args: argparse.Namespace, name: str) -> tuple[RunContext, Latency]:
     """The run of a network, its table measured or read."""
     run = run_of(args, name)
     with run.stages:
-        cost = read_cost(run.planner.profiled, run.subject.model, run.subject.groups)
+        cost = Profile(run).cost
     assert isinstance(cost, Latency)
     return run, cost
 
@@ -202,14 +200,14 @@ def prediction(args: argparse.Namespace) -> None:
     print("|" + " --- |" * 6)
     for name in args.only or NETWORKS:
         run, cost = cost_of(args, name)
-        groups, rng, errors = run.subject.groups, Random(1), list[float]()
+        groups, rng, errors = run.loaded.groups, Random(1), list[float]()
         dense, file = args.runs / f"{name}-dense.onnx", args.runs / f"{name}-plan.onnx"
-        run.export_plain(run.subject.model, dense)
+        run.export_plain(run.loaded.model, dense)
         for _ in range(args.plans):
             step = {g.name: math.lcm(g.step, args.multiple_of) for g in groups}
             widths = {g.name: rng.choice([*range(step[g.name], g.size, step[g.name]), g.size]) for g in groups}
             plan = compressor.Plan.of(groups, {g.name: g.balanced(range(g.size))[: widths[g.name]] for g in groups})
-            run.export_plain(compressor.shrink(run.subject.model, plan), file)
+            run.export_plain(compressor.shrink(run.loaded.model, plan), file)
             found = exporters.benchmark([dense, file], min_seconds=args.seconds, memory=False).speedup
             assert found is not None
             errors.append(abs(cost.dense / cost.total(widths) / found.median - 1))
@@ -224,12 +222,12 @@ def noise(args: argparse.Namespace) -> None:
     name = (args.only or ["resnet20"])[0]
     run, cost = cost_of(args, name)
     dense, copy, faster = (args.runs / f"{name}-{kind}.onnx" for kind in ("a", "copy", "faster"))
-    run.export_plain(run.subject.model, dense)
+    run.export_plain(run.loaded.model, dense)
     shutil.copyfile(dense, copy)
-    group = max(run.subject.groups, key=lambda g: g.size)
+    group = max(run.loaded.groups, key=lambda g: g.size)
     width = min(range(group.step, group.size), key=lambda w: abs(cost.total({group.name: w}) / cost.dense - 0.95))
-    plan = compressor.Plan.of(run.subject.groups, {group.name: range(width)})
-    run.export_plain(compressor.shrink(run.subject.model, plan), faster)
+    plan = compressor.Plan.of(run.loaded.groups, {group.name: range(width)})
+    run.export_plain(compressor.shrink(run.loaded.model, plan), faster)
     for title, other, seconds in (("true", faster, 30.0), ("A/A", copy, args.seconds), ("A/B", faster, args.seconds)):
         count = 1 if title == "true" else REPEATS
         found = [

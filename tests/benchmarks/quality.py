@@ -19,7 +19,7 @@ from torch import nn
 
 import compressor
 import exporters
-from compressor.pipeline.run import Run
+from compressor.pipeline.context import RunContext
 from compressor.pipeline.store import Stages
 from compressor.recipe import load_recipe
 from compressor.report import Report
@@ -44,10 +44,12 @@ class Contest:
         bisections: How often the share that is removed is halved in.
     """
 
-    def __init__(self, run: Run, target: float, folder: Path, seconds: float, bisections: int = BISECTIONS) -> None:
+    def __init__(
+        self, run: RunContext, target: float, folder: Path, seconds: float, bisections: int = BISECTIONS
+    ) -> None:
         self.run, self.target, self.seconds, self.bisections = run, target, seconds, bisections
         self.files = [folder / "dense.onnx", folder / "peer.onnx"]
-        self.model = run.subject.model
+        self.model = run.loaded.model
         run.export_plain(self.model, self.files[0])
         (images, *_), labels = run.calibration
         assert labels is not None
@@ -63,7 +65,7 @@ class Contest:
 
     def _at_target(self, importance: str, spread: bool) -> tuple[nn.Module, Speedup]:
         """The largest network that is as fast as the target; else the fastest one."""
-        cut = partial(peers.cut, self.model, self.run.subject.groups, self.example, peers.PEERS[importance], self.grads)
+        cut = partial(peers.cut, self.model, self.run.loaded.groups, self.example, peers.PEERS[importance], self.grads)
         low, high, found = 0.0, 0.95, list[tuple[nn.Module, Speedup]]()
         for _ in range(self.bisections):
             middle = (low + high) / 2
@@ -88,7 +90,9 @@ def _row(name: str, tool: str, speedup: Speedup, accuracies: Sequence[float]) ->
     return f"| {name} | {tool} | {span} | {' | '.join(f'{100 * a:.2f}' for a in accuracies)} |"
 
 
-def _compete(name: str, run: Run, report: Report, args: argparse.Namespace, bisections: int = BISECTIONS) -> None:
+def _compete(
+    name: str, run: RunContext, report: Report, args: argparse.Namespace, bisections: int = BISECTIONS
+) -> None:
     """Print our row, and one for every importance of the others."""
     ours = [network.accuracy or 0.0 for network in (report.pruned, report.compact)]
     tool, speedup = f"compressor (dense: {100 * (report.dense.accuracy or 0):.2f})", report.benchmarks[0].speedup
@@ -107,7 +111,7 @@ def _short(args: argparse.Namespace) -> None:
     report = compressor.compress(path, args.runs / "quality", overrides, fresh=True)
     with Stages(args.runs / "quality") as stages:
         journal = Journal(args.runs / "quality" / "log.txt", quiet=True)
-        run = Run(load_recipe(path, overrides), path.parent, stages, journal)
+        run = RunContext(load_recipe(path, overrides), path.parent, stages, journal)
         _compete("quality", run, report, args, bisections=3)
 
 

@@ -33,7 +33,7 @@ from compressor.budget.costs.macs import Macs
 from compressor.budget.costs.measure import measure_cost
 from compressor.data import load_data
 from compressor.data.calibration import calibration_batches
-from compressor.pipeline.loading import load_subject
+from compressor.pipeline.loading import load_model
 from compressor.recipe import load_recipe
 from compressor.refit import refit
 from compressor.selection.base import Calibration, Method, Ranking
@@ -57,7 +57,7 @@ class Problem:
 
     def __init__(self, name: str, path: Path, overrides: Sequence[str], images: int) -> None:
         recipe = load_recipe(path, overrides)
-        subject = load_subject(recipe, path.parent)
+        subject = load_model(recipe, path.parent)
         self.name, self.model, self.groups, self.macs = name, subject.model, subject.groups, subject.cost.macs
         read = load_data(recipe.data, recipe.model.input, recipe.seed)
         self.images, self.labels = calibration_batches(read, images, 128, recipe.seed)

@@ -292,6 +292,19 @@ def test_methods_are_listed(command) -> None:
     assert all(method["name"] in text for method in listed)
 
 
+def test_methods_of_installed_packages_are_listed_and_broken_ones_told(
+    command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "theirs-1.0.dist-info").mkdir()
+    (tmp_path / "theirs-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    entries = "[compressor.methods]\ntheirs = compressor.selection.methods.random:RandomOrder\ngone = nowhere:Gone\n"
+    (tmp_path / "theirs-1.0.dist-info/entry_points.txt").write_text(entries)
+    monkeypatch.syspath_prepend(tmp_path)
+    ended = command("methods", "--json")
+    assert "theirs" in {method["name"] for method in json.loads(ended.out)}
+    assert "warning: entry point gone:" in ended.err
+
+
 def test_init_writes_a_recipe_that_loads(command, tmp_path: Path) -> None:
     assert command("init", "inception_v3", "--out", "new/r.yaml").code == 0
     recipe = load_recipe(tmp_path / "new/r.yaml")

@@ -9,9 +9,9 @@ import pytest
 import torch
 import yaml
 
-import compressor.pipeline.run
 from compressor.errors import InputError
 from compressor.pipeline import compress
+from compressor.pipeline.stages import learn_gates
 from compressor.report import Report
 from compressor.support.files import sha256
 from compressor.training.history import Progress
@@ -68,7 +68,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
         return tell
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(compressor.pipeline.run.Run, "_teller", interrupt_in_second_epoch)
+        patch.setattr(learn_gates, "teller", interrupt_in_second_epoch)
         compress(recipe, tmp_path)
     compress(recipe, tmp_path)
     for name in ("plan.json", "compact.safetensors"):

@@ -17,11 +17,13 @@ import yaml
 from PIL import Image
 from torch import nn
 
+import compressor.pipeline.checks
 import compressor.pipeline.context
 import compressor.pipeline.run
 from compressor.budget.allocate import Budget
 from compressor.errors import InputError, MachineError
 from compressor.pipeline import check_run, compress, inspect_recipe
+from compressor.pipeline.stages import benchmark, export_compact, finetune, quality, shrink
 from compressor.recipe import load_recipe
 from compressor.report import Report
 from compressor.structure import load_compact
@@ -301,7 +303,7 @@ def test_the_beginning_tells_how_long_the_stages_will_take(
 def test_more_threads_than_cores_are_told_at_the_beginning_and_in_the_report(
     project: Path, run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (compressor.pipeline.run, runtime):
+    for module in (compressor.pipeline.checks, runtime):
         monkeypatch.setattr(module, "usable_cores", lambda: 0.5)
     report = compress(project / "recipe.yaml", run_dir, fresh="benchmark")
     assert "benchmark.threads: the container may use 0.5 of a core" in capsys.readouterr().err
@@ -309,7 +311,14 @@ def test_more_threads_than_cores_are_told_at_the_beginning_and_in_the_report(
     assert report.environment["usable_cores"] == 0.5
 
 
-STEPS = ("evaluate", "refit", "finetune", "check_parity", "benchmark", "publish")
+STEPS = (
+    (quality, "evaluate"),
+    (shrink, "refit"),
+    (finetune, "finetune"),
+    (export_compact, "check_parity"),
+    (benchmark, "benchmark"),
+    (compressor.pipeline.run, "publish"),
+)
 
 
 def test_a_run_that_is_interrupted_everywhere_ends_as_an_undisturbed_one(
@@ -321,9 +330,9 @@ def test_a_run_that_is_interrupted_everywhere_ends_as_an_undisturbed_one(
     def interrupt_in_second_epoch(run: object, advance: object, stage: str) -> Callable[[Progress], None]:
         return lambda progress: interrupt() if progress.epoch == 2 else None
 
-    faults = [(compressor.pipeline.run, step, interrupt) for step in STEPS]
+    faults = [(where, step, interrupt) for where, step in STEPS]
     faults.insert(1, (Budget, "widths", interrupt))
-    faults.insert(4, (compressor.pipeline.run.Run, "_teller", interrupt_in_second_epoch))
+    faults.insert(4, (finetune, "teller", interrupt_in_second_epoch))
     for where, step, fault in faults:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(where, step, fault)
@@ -391,7 +400,7 @@ def test_dead_units_are_counted_where_they_are_revived(project: Path, tmp_path: 
     report = compress(project / "recipe.yaml", tmp_path, overrides=["finetune.revive=0.2", "benchmark.batch_sizes=[1]"])
     kept = {layer: group.kept for group in report.pruned_groups for layer in group.layers}
     assert {entry.layer: entry.units for entry in report.activity} == {n: kept[n] for n in ("norm", "inner", "outer")}
-    assert "hardly fire are raised" in (tmp_path / "log.txt").read_text()
+    assert "nearly dead ones" in (tmp_path / "log.txt").read_text()
 
 
 def test_the_embedding_of_a_transformer_is_cut_where_that_is_asked_for(project: Path, tmp_path: Path) -> None:

@@ -74,12 +74,17 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path, write: Write, monkeypa
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     recipe = load_recipe(
-        path, ["data.root=images", "model.checkpoint=../a.pth", "model.builder=net.py:build", "data.source=d.py:load"]
+        path,
+        [
+            *("data.root=images", "model.checkpoint=../a.pth", "model.builder=net.py:build", "data.source=d.py:load"),
+            "compress.method=m.py:Mine",
+        ],
     )
     assert recipe.data.root == tmp_path / "images"
     assert recipe.model.checkpoint == tmp_path.parent / "a.pth"
     assert recipe.model.builder == f"{tmp_path / 'net.py'}:build"
     assert recipe.data.source == f"{tmp_path / 'd.py'}:load"
+    assert recipe.compress.method == f"{tmp_path / 'm.py'}:Mine"
 
 
 def test_overrides_are_yaml_and_create_sections(write: Write) -> None:
@@ -106,17 +111,17 @@ def test_method_options_are_free(write: Write) -> None:
         ("model.args={a: 1, a: 2}", "key 'a' appears twice"),
         (
             "compress.target.params=0.5",
-            "expected exactly one of macs, params, size, speedup, latency_ms, loss; got macs: 0.5, params: 0.5",
+            "expected exactly one of latency_ms, loss, macs, params, size, speedup; got macs: 0.5, params: 0.5",
         ),
         (
             "compress.target={}",
-            "compress.target: expected exactly one of macs, params, size, speedup, latency_ms, loss; got none",
+            "compress.target: expected exactly one of latency_ms, loss, macs, params, size, speedup; got none",
         ),
         ("compress.target={macs: {a: 1}}", "compress.target.macs: expected a valid number, got keys and values"),
         ("compress.target={macs: 0}", "compress.target.macs: expected greater than 0, got 0"),
         (
             "compress.target={flops: 2}",
-            "the keys of compress.target are: macs, params, size, speedup, latency_ms, loss",
+            "the keys of compress.target are: latency_ms, loss, macs, params, size, speedup",
         ),
         ("finetune.epoch=3", "finetune.epoch: unknown key; did you mean 'epochs'?"),
         ("momentum=0.5", "momentum: unknown key; did you mean 'finetune.momentum'?"),
@@ -137,6 +142,10 @@ def test_method_options_are_free(write: Write) -> None:
             "model.builder: expected module:callable or path/to/file.py:callable, got 'resnet18'",
         ),
         ("model.builder=net.py", "model.builder: expected module:callable or path/to/file.py:callable, got 'net.py'"),
+        (
+            "compress.method=m.py:1",
+            "compress.method: expected module:callable or path/to/file.py:callable, got 'm.py:1'",
+        ),
         ("model.args={1: 2}", "expected a valid string, got 1"),
         ("seed=-1", "seed: expected greater than or equal to 0, got -1"),
     ],

@@ -144,7 +144,7 @@ def test_projections_are_linear_and_follow_the_generator(task: Task, example: Ex
     assert projected(1, outputs).shape == ()
     assert projected(1, outputs) == projected(1, outputs) != projected(2, outputs)
     same = sum(float((g * leaf.detach()).sum()) for g, leaf in zip(gradients, floating(outputs), strict=True))
-    assert float(projected(1, outputs)) == pytest.approx(same, rel=1e-4)
+    assert float(projected(1, outputs).detach()) == pytest.approx(same, rel=1e-4)
 
 
 def test_a_network_agrees_with_itself_except_where_there_are_no_numbers(task: Task, example: Example) -> None:

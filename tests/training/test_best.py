@@ -142,4 +142,3 @@ def test_any_task_can_judge(make_loader: Make, settings: FinetuneSection, held_o
     assert found.after.metrics == pytest.approx(judged.metrics)
     assert found.after.metrics["distance"] < found.held_out.before.metrics["distance"]
     assert all(("distance" in epoch.metrics) == isinstance(task, Scored) for epoch in history)
-    assert "accuracy" not in history[0].to_dict()

@@ -11,6 +11,7 @@ from torch import nn
 
 from compressor.budget.costs.base import Widths
 from compressor.structure.groups import Groups
+from compressor.support.modules import named_tensors
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Axis:
 
 def find_axes(model: nn.Module, groups: Groups) -> dict[tuple[str, int], Axis]:
     """Every axis of a parameter or buffer that some group can cut, by the tensor's name and the axis' number."""
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    tensors = named_tensors(model)
     owners: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
     blocks: dict[tuple[str, int], int] = {}
     sizes = {group.name: group.size for group in groups}

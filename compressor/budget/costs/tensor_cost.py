@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from compressor.budget.costs.axes import find_axes
 from compressor.budget.costs.products import Products
 from compressor.structure.groups import Groups
+from compressor.support.modules import named_tensors
 
 
 class ProductCost(Products):
@@ -20,7 +21,7 @@ class ProductCost(Products):
     """
 
     def __init__(self, model: nn.Module, groups: Groups) -> None:
-        tensors = dict([*model.named_parameters(), *model.named_buffers()])  # shared ones once, by their first name
+        tensors = named_tensors(model)  # shared ones once, by their first name
         costs = {name: self.tensor_cost(name, tensor, groups) for name, tensor in tensors.items()}
         super().__init__(costs, find_axes(model, groups), {group.name: group.size for group in groups})
 

@@ -1,1 +1,1 @@
-"""What is asked for, and the search for widths that meet it."""
+"""What can be asked for: one kind of target a file, found by name."""

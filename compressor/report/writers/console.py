@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.report.schema import Inspection, Reach, Report
-from compressor.report.writers.tables import comparison, count, percent, rule_rows, training_line, verdict
+from compressor.report.writers.tables import comparison, rule_rows, training_line, verdict
+from compressor.support.units import count, percent
 
 SHOWN, NAME = 2, 32
 """How many further layers of a group the terminal names (`--json` names all), and the width kept for its own name."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from compressor.report.rules import TARGET_TOLERANCE
+from compressor.budget.targets.base import Target, make_target, target_kinds
 from compressor.report.schema import Finetune, Quality, Report, Rule
+from compressor.support.units import count, milliseconds, percent, size, times
 from compressor.training.history import BEFORE
 
 
@@ -29,37 +30,9 @@ class RuleRow(NamedTuple):
     text: str
 
 
-def count(value: float) -> str:
-    """Format a number with an SI prefix: `11.2 M`."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}" if value < 1000 * size else f"{value / size:,.0f}{unit}"
-    return f"{value:.0f}"
-
-
-def size(value: float) -> str:
-    """Format a number of bytes: `44.7 MB`."""
-    return f"{count(value)}{'' if value >= 1e3 else ' '}B"
-
-
-def percent(value: float) -> str:
-    """Format a share: `87.6 %`."""
-    return f"{100 * value:.4g} %"
-
-
 def points(value: float) -> str:
     """Format a difference of shares, with its sign: `+0.31 points`."""
     return f"{100 * value:+.2f} points"
-
-
-def milliseconds(value: float) -> str:
-    """Format a latency: `1.84 ms`."""
-    return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
-
-
-def times(value: float) -> str:
-    """Format a factor: `1.84x`."""
-    return f"{value:.2f}x"
 
 
 def _shrunk(dense: float, compact: float) -> str:
@@ -128,10 +101,6 @@ def _batch(report: Report) -> list[Row]:
 
 
 _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
-    "target": ("≤", percent),
-    "target.loss": ("≤", lambda value: f"{value:.4g}"),
-    "target.speedup": ("≥", times),
-    "target.latency_ms": ("≤", milliseconds),
     "accuracy_drop": ("≤", _lost),
     "speedup": ("≥", times),
     "parity": ("≤", lambda value: f"{value:.1e}"),
@@ -146,20 +115,23 @@ _RULES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def rule_rows(report: Report) -> list[RuleRow]:
     """Return the rules of acceptance with required and measured value in their units."""
-    return [_rule_row(rule, _kind(rule, report), report.quality.percent) for rule in report.accept]
+    return [
+        _rule_row(rule, _target(report) if rule.name == "target" else None, report.quality.percent)
+        for rule in report.accept
+    ]
 
 
-def _kind(rule: Rule, report: Report) -> str:
-    """The key of a rule in `_RULES`."""
-    kinds = (f"target.{kind}" for kind in ("loss", "speedup", "latency_ms") if report.target.get(kind))
-    return next(kinds, "target") if rule.name == "target" else rule.name
+def _target(report: Report) -> Target | None:
+    """The target of a report; None where this version knows no such kind."""
+    asked = {name: value for name, value in report.target.items() if value is not None}
+    return make_target(asked) if len(asked) == 1 and asked.keys() <= target_kinds().keys() else None
 
 
-def _rule_row(rule: Rule, kind: str, shares: bool) -> RuleRow:
-    sign, show = _RULES.get(kind, ("", str))
+def _rule_row(rule: Rule, target: Target | None, shares: bool) -> RuleRow:
+    sign, show = (target.sign, target.format) if target else _RULES.get(rule.name, ("", str))
     show = _plain if show is _lost and not shares else show
     measured = "not measured" if rule.measured is None else show(rule.measured)
-    tolerance = f" + {percent(TARGET_TOLERANCE)} of it" if kind == "target" else ""
+    tolerance = f" + {percent(target.tolerance)} of it" if target and target.tolerance else ""
     return RuleRow(rule.name, f"{sign} {show(rule.required)}{tolerance}", measured, rule.passed, rule.text)
 
 
@@ -197,7 +169,9 @@ def _kept(report: Report) -> str:
 
 def _missed(rule: Rule, report: Report) -> str:
     """Measured and required value of a rule, in the units of the recipe."""
-    bound = "at least" if _RULES.get(_kind(rule, report), ("",))[0] == "≥" else "at most"
+    target = _target(report) if rule.name == "target" else None
+    sign = target.sign if target else _RULES.get(rule.name, ("",))[0]
+    bound = "at least" if sign == "≥" else "at most"
     measured = "not measured" if rule.measured is None else _number(rule.measured)
     return f"{measured}, {bound} {_number(rule.required)}"
 

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compressor.errors import InputError
 from compressor.selection.base import Scored
 from compressor.selection.units import sum_per_unit
-from compressor.structure.groups import ChannelGroup, Slice
+from compressor.structure.groups import ChannelGroup
 
 
 class BatchNormScale(Scored):
@@ -33,7 +33,3 @@ class BatchNormScale(Scored):
                 cure="choose another method, or list the group's layers under `compress.keep`",
             )
         return torch.stack(scales).mean(dim=0)
-
-
-def _mean_per_unit(values: Tensor, part: Slice) -> Tensor:
-    return sum_per_unit(values, part) / torch.tensor([len(c) for c in part.coordinates])

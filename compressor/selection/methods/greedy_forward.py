@@ -153,7 +153,7 @@ def _open(group: ChannelGroup, counts: Tensor, live: list[int]) -> list[int]:
 
 
 def _prices(reached: dict[int, float], size: int) -> tuple[float, ...]:
-    """Rise of the loss over the dense network for every width; widths that were not reached lie on a line."""
+    """KLIncrease of the loss over the dense network for every width; widths that were not reached lie on a line."""
     known = sorted(width for width, loss in reached.items() if math.isfinite(loss))
     losses = np.interp(np.arange(size + 1), known, [reached[width] for width in known]) - reached[size]
     return tuple(float(p) for p in np.maximum.accumulate(np.maximum(losses, 0)[::-1])[::-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -27,7 +26,8 @@ from compressor.structure.tracing.couplings import Couplings
 from compressor.structure.tracing.find_couplings import find_couplings
 from compressor.structure.tracing.ops import TensorNames, used_weights
 from compressor.structure.tracing.record import COMPUTED_PREFIX
-from compressor.support.modules import evaluating, remembering
+from compressor.support.modules import evaluating, named_tensors, remembering
+from compressor.support.suggest import nearest
 
 SECONDS, PASSES = 120.0, 100
 """How long the search may take: so many seconds of the processor, or as long as so many passes take."""
@@ -50,7 +50,7 @@ def find_groups(
 
     Args:
         model: The network; it is left as it was.
-        example_inputs: A tensor, or a tuple of what `model(*inputs)` takes. One example is enough.
+        example_inputs: A tensor of shape (batch, ...), or a tuple of what `model(*inputs)` takes. One item is enough.
         keep: Patterns (`layer1`, `*.classifier`) of layers that must stay as they are, with all that they contain.
         inexact: Also return groups whose channels a layer norm (with weights, over the last axis) or a group norm of a
             single group reads, such as the embedding of a transformer. What is left of them computes something else,
@@ -59,9 +59,20 @@ def find_groups(
         seconds: Processor time for finding the couplings; layers for which it is not enough are skipped. By default two
             minutes, or as long as a hundred passes where that is more.
 
+    Returns:
+        The groups in the order of the data; `skipped` lists what cannot be pruned, as (layers, reason).
+
     Raises:
         InputError: A pattern matches no layer, the network does not run twice in the same way, or it is
             not plain any more: compiled, exported, prepared for quantisation.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = compressor.find_groups(model, torch.zeros(1, 4))
+        >>> [(group.name, group.size) for group in groups]
+        [('0', 8)]
+        >>> [layers for layers, reason in groups.skipped]
+        [('2',)]
     """
     _check_plain(model)
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
@@ -138,7 +149,7 @@ def _match(model: nn.Module, patterns: Sequence[str]) -> dict[str, str]:
     for pattern in patterns:
         hits = [n for n in layers if fnmatchcase(n, pattern)]
         if not hits:
-            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.3) or layers[:3]
+            near = nearest(pattern, layers, 3, cutoff=0.3) or layers[:3]
             raise InputError(
                 f"'{pattern}' matches no layer", where="compress.keep", cure=f"layers are called {', '.join(near)}"
             )
@@ -158,7 +169,7 @@ def _owners(model: nn.Module) -> dict[str, tuple[str, ...]]:
 
 def _unseen(model: nn.Module, couplings: Couplings) -> list[Skipped]:
     """Layers of which no operation was recognised."""
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    tensors = named_tensors(model)
     seen = {id(tensors[call.weight]) for call in couplings.calls}
     computing = {p.tensor.removeprefix(COMPUTED_PREFIX).partition("#")[0] for p in couplings.ports}
     skipped = []

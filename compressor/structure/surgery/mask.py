@@ -13,6 +13,7 @@ from compressor.structure.plan import Plan
 from compressor.structure.surgery.norms import kept_norms
 from compressor.structure.surgery.shrink import check_fits
 from compressor.structure.tensors import is_run, take
+from compressor.support.modules import named_tensors
 
 
 @contextmanager
@@ -21,8 +22,27 @@ def masked(model: nn.Module, plan: Plan) -> Iterator[nn.Module]:
 
     A consumer is linear in its inputs, so zeroing an input channel is zeroing the weights that read it. Layer norms
     over the channels of inexact groups look at the kept ones only.
+
+    Args:
+        model: The network with its original widths.
+        plan: What to keep.
+
+    Yields:
+        The same network, masked.
+
+    Raises:
+        InputError: The plan was made for another architecture.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> plan = compressor.Plan.uniform(compressor.find_groups(model, torch.zeros(1, 4)), keep=0.5)
+        >>> with compressor.masked(model, plan):
+        ...     int((model[2].weight == 0).all(dim=0).sum())
+        4
+        >>> int((model[2].weight == 0).all(dim=0).sum())
+        0
     """
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    tensors = named_tensors(model)
     check_fits(tensors, (s for p in plan.groups for s in p.group.slices))
     saved: list[tuple[Tensor, int, list[int], Tensor]] = []
     try:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from compressor.structure.plan import Plan
+from compressor.support.modules import named_tensors
 
 
 class KeptNorms(TorchFunctionMode):
@@ -30,7 +31,7 @@ class KeptNorms(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, plan: Plan) -> None:
         super().__init__()
-        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+        tensors = named_tensors(model)
         dropped: dict[str, set[int]] = defaultdict(set)
         for planned in plan.groups:
             if planned.group.inexact:

@@ -14,6 +14,7 @@ from compressor.structure.plan import Plan, PlannedGroup
 from compressor.structure.surgery.attributes import repair_attributes
 from compressor.structure.surgery.zero_width import can_vanish, vanish
 from compressor.structure.tensors import duplicate, take
+from compressor.support.modules import named_tensors
 
 
 def shrink(model: nn.Module, plan: Plan) -> nn.Module:
@@ -23,8 +24,17 @@ def shrink(model: nn.Module, plan: Plan) -> nn.Module:
         model: The architecture with its original widths; it is left untouched.
         plan: What to keep.
 
+    Returns:
+        An ordinary network with narrower layers and tensors of its own.
+
     Raises:
         InputError: The plan was made for another architecture.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> plan = compressor.Plan.uniform(compressor.find_groups(model, torch.zeros(1, 4)), keep=0.5)
+        >>> compressor.shrink(model, plan)[0]
+        Linear(in_features=4, out_features=4, bias=True)
     """
     return _shrink(model, plan, {})
 
@@ -36,7 +46,7 @@ def preview(model: nn.Module, plan: Plan) -> nn.Module:
 
 
 def _shrink(model: nn.Module, plan: Plan, given: Mapping[Tensor, Tensor]) -> nn.Module:
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    tensors = named_tensors(model)
     cuts = [(s, [c for u in _removed(p) for c in s.coordinates[u]]) for p in plan.groups for s in p.group.slices]
     check_fits(tensors, (s for s, _ in cuts))
     by_tensor: dict[str, list[tuple[Slice, list[int]]]] = defaultdict(list)
@@ -72,14 +82,6 @@ def _vanish(model: nn.Module, group: ChannelGroup, tensors: dict[str, Tensor]) -
 def is_whole(cut: Slice, tensor: Tensor) -> bool:
     """True where the units of a slice are all that its axis has."""
     return sum(map(len, cut.coordinates)) == tensor.shape[cut.axis] * cut.conv_groups
-
-
-def _forget_caches(model: nn.Module) -> None:
-    """Empty the dictionaries in which some modules keep tensors that they compute from their weights."""
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if "cache" in name and isinstance(value, dict):
-                value.clear()
 
 
 def check_fits(tensors: dict[str, Tensor], slices: Iterable[Slice]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compressor.budget.costs.macs import Macs
-from compressor.budget.targets.loss import Rise, smallest_within
+from compressor.budget.search.loss import KLIncrease, smallest_within
 from compressor.selection.base import Calibration
 from compressor.selection.methods.imitation import Imitation
 from compressor.structure import find_groups
@@ -21,7 +21,10 @@ def test_the_limit_holds_and_a_smaller_network_would_break_it(refitted: bool, li
     images = [(torch.randn(32, *INPUT),) for _ in range(4)]
     groups = find_groups(model, torch.zeros(2, *INPUT))
     rankings = Imitation().rank(Calibration(model, groups, images))
-    cost, measure = Macs(model, groups), Rise(model, groups, rankings, images, mixing=1.0 if refitted else None, seed=0)
+    cost, measure = (
+        Macs(model, groups),
+        KLIncrease(model, groups, rankings, images, mixing=1.0 if refitted else None, seed=0),
+    )
     tried: list[tuple[float, float]] = []
 
     def noted(widths: dict[str, int]) -> float:
@@ -49,6 +52,6 @@ def test_the_loss_is_that_of_held_out_images() -> None:
     images = [(torch.randn(20, *INPUT),) for _ in range(2)]
     rankings = Imitation().rank(Calibration(model, groups, images))
     full = {group.name: group.size for group in groups}
-    measure = Rise(model, groups, rankings, images, mixing=None, seed=0)
+    measure = KLIncrease(model, groups, rankings, images, mixing=None, seed=0)
     assert measure(full) == pytest.approx(0, abs=1e-6)
     assert sum(len(b[0]) for b in measure._held) == 10 and sum(len(b[0]) for b in measure._seen) == 30

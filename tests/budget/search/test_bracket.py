@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compressor.budget.costs.base import Widths
-from compressor.budget.targets.search import LAVISH, MARGIN, MAX_ATTEMPTS, Candidates, pursue
+from compressor.budget.search.bracket import LAVISH, MARGIN, MAX_ATTEMPTS, Candidates, search_widths
 from exporters.statistics import Speedup
 
 SIZE = 100
@@ -57,7 +57,7 @@ LATENCIES: dict[str, Callable[[float], float]] = {
 @pytest.mark.parametrize("name", LATENCIES)
 @pytest.mark.parametrize("target", [1.25, 1.5, 2.0, 3.0])
 def test_the_target_is_met_and_hardly_exceeded(name: str, target: float) -> None:
-    best = pursue(target, 0.01, NARROWEST, MadeUp(device(LATENCIES[name])))[-1]
+    best = search_widths(target, 0.01, NARROWEST, MadeUp(device(LATENCIES[name])))[-1]
     assert target <= best.speedup.low
     wider = {"layer": best.widths["layer"] + (7 if name == "staircase" else 4)}
     assert best.speedup.median <= LAVISH * target or device(LATENCIES[name])(wider).low < target
@@ -74,7 +74,7 @@ def test_between_two_budgets_groups_change_one_by_one() -> None:
         return dict.fromkeys(names, 100 if share > 0.45 else 30)
 
     made = MadeUp(lambda widths: summed(800, widths), jumping)
-    best = pursue(2.0, 0.01, dict.fromkeys(names, 1), made)[-1]
+    best = search_widths(2.0, 0.01, dict.fromkeys(names, 1), made)[-1]
     assert 2.0 <= best.speedup.median <= 2.2
     assert set(best.widths.values()) == {30, 100}
 
@@ -96,24 +96,24 @@ def test_two_choices_are_not_mixed_to_one_that_no_network_can_have() -> None:
             return super().measure(widths)
 
     made = Picky(lambda widths: summed(750, widths), lambda share: dict(slow if share > 0.45 else fast))
-    attempts = pursue(1.5, 0.01, fast, made)
+    attempts = search_widths(1.5, 0.01, fast, made)
     assert any(a.widths not in (slow, fast) for a in attempts)
 
 
 def test_out_of_reach_gives_the_fastest() -> None:
-    attempts = pursue(4.0, 0.1, NARROWEST, MadeUp(device(lambda share: 1 + share)))
+    attempts = search_widths(4.0, 0.1, NARROWEST, MadeUp(device(lambda share: 1 + share)))
     assert not attempts[-1].holds(4.0)
     assert attempts[-1].speedup.median == max(a.speedup.median for a in attempts)
 
 
 def test_a_budget_that_stops_too_early_does_not_decide_what_is_out_of_reach() -> None:
-    best = pursue(4.0, 0.5, NARROWEST, MadeUp(device(lambda share: share)))[-1]
+    best = search_widths(4.0, 0.5, NARROWEST, MadeUp(device(lambda share: share)))[-1]
     assert best.holds(4.0) and best.widths == NARROWEST
 
 
 def test_only_the_choice_that_is_taken_is_measured_again() -> None:
     made = MadeUp(device(lambda share: 1 if share > 0.5 else 0.1))
-    best = pursue(3.0, 0.01, NARROWEST, made)[-1]
+    best = search_widths(3.0, 0.01, NARROWEST, made)[-1]
     assert {widths for widths, count in made.measured.items() if count > 1} == {tuple(best.widths.values())}
 
 
@@ -133,7 +133,7 @@ def test_candidates_lie_between_the_slowest_that_holds_and_the_fastest_that_does
             (holding if found.low >= target * MARGIN else failing).append(asked[-1])
         return found
 
-    pursue(target, 0.001, NARROWEST, MadeUp(measure, choose))
+    search_widths(target, 0.001, NARROWEST, MadeUp(measure, choose))
     assert 1 <= len(asked) <= MAX_ATTEMPTS
 
 
@@ -147,7 +147,7 @@ def test_a_choice_that_only_noise_favoured_is_not_taken() -> None:
         def neighbours(self, widths: Widths, share: float) -> Iterable[dict[str, int]]:
             return [{"layer": 49}] if widths["layer"] < 49 else []
 
-    best = pursue(2.0, 0.01, NARROWEST, Two(measure, lambda share: {"layer": min(48, int(SIZE * share))}))[-1]
+    best = search_widths(2.0, 0.01, NARROWEST, Two(measure, lambda share: {"layer": min(48, int(SIZE * share))}))[-1]
     assert best.widths == {"layer": 48} and best.holds(2.0)
 
 
@@ -157,13 +157,13 @@ def test_what_is_left_of_the_budget_is_spent_on_cheaper_neighbours() -> None:
             wider = {name: width + 1 for name, width in widths.items()}
             return [wider] if sum(wider.values()) <= share * SIZE else []
 
-    best = pursue(2.0, 0.01, NARROWEST, Wider(device(lambda share: share), lambda share: {"layer": 45}))[-1]
+    best = search_widths(2.0, 0.01, NARROWEST, Wider(device(lambda share: share), lambda share: {"layer": 45}))[-1]
     assert best.widths["layer"] == 49
     assert best.speedup.low >= 2.0 * MARGIN
 
 
 def test_a_prediction_that_is_far_off_corrects_the_budget() -> None:
     made = MadeUp(device(lambda share: 0.5 + 0.5 * share))
-    best = pursue(1.5, 0.01, NARROWEST, made)[-1]
+    best = search_widths(1.5, 0.01, NARROWEST, made)[-1]
     assert best.holds(1.5) and not best.is_lavish(1.5)
     assert len(made.measured) <= 4

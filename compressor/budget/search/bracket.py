@@ -83,7 +83,7 @@ class Candidates(ABC):
         return ()
 
 
-def pursue(target: float, floor: float, narrowest: dict[str, int], candidates: Candidates) -> list[Attempt]:
+def search_widths(target: float, floor: float, narrowest: dict[str, int], candidates: Candidates) -> list[Attempt]:
     """Find widths whose measured speed-up is the target or little more.
 
     Args:
@@ -95,16 +95,16 @@ def pursue(target: float, floor: float, narrowest: dict[str, int], candidates: C
     Returns:
         All attempts, the best one last: of those that hold the cheapest, else the fastest.
     """
-    hunt = _Hunt(target, candidates)
-    hunt.by_budget(floor, narrowest)
-    if hunt.fast and hunt.slow and hunt.fast.is_lavish(target):
-        hunt.by_group(hunt.slow, hunt.fast)
-    hunt.spend()
-    hunt.confirm()
-    return sorted(hunt.attempts, key=lambda a: (a.holds(target), -a.price if a.holds(target) else a.speedup.median))
+    bracket = _Bracket(target, candidates)
+    bracket.by_budget(floor, narrowest)
+    if bracket.fast and bracket.slow and bracket.fast.is_lavish(target):
+        bracket.by_group(bracket.slow, bracket.fast)
+    bracket.spend()
+    bracket.confirm()
+    return sorted(bracket.attempts, key=lambda a: (a.holds(target), -a.price if a.holds(target) else a.speedup.median))
 
 
-class _Hunt:
+class _Bracket:
     """The attempts so far; of those that hold the one with the largest budget, of the others that with the smallest."""
 
     def __init__(self, target: float, candidates: Candidates) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from compressor.budget.latency import profile
-from compressor.budget.targets import timed
+from compressor.budget.search import speedup as search
 from compressor.errors import InputError
 from compressor.pipeline import compress, inspect_recipe, profile_recipe
 from compressor.recipe import load_recipe
@@ -58,7 +58,7 @@ def few_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile, "FIRST", 32)
     monkeypatch.setattr(profile, "FAIR", 1.0)
     monkeypatch.setattr(operators, "TURN_SECONDS", 0.002)
-    monkeypatch.setattr(timed, "MAX_ERROR", 10.0)
+    monkeypatch.setattr(search, "MAX_ERROR", 10.0)
 
 
 @pytest.fixture(scope="module")
