@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from itertools import chain, count
@@ -32,6 +32,7 @@ from exporters.clock import WALL, clock_for
 from exporters.cores import doubt as cores_doubt
 from exporters.errors import ExportError
 from exporters.memory import peak_bytes
+from exporters.providers import PROVIDERS, find_provider
 from exporters.runtime import environment
 from exporters.statistics import Latency, Speedup
 from exporters.turns import Runner, Schedule, take_turns
@@ -40,16 +41,16 @@ SAMPLE_SECONDS = 0.0002
 """Shortest time that is taken as a sample."""
 PRECISION = 0.005
 """How far an interval may reach before a measurement goes on, as a share."""
-RESOLUTION_MS, SPREAD, DRIFT, HALF_WIDTH = 0.05, 0.10, 0.05, 0.03
+RESOLUTION_MS, DRIFT, HALF_WIDTH = 0.05, 0.05, 0.03
 """Beyond these, a result carries a warning."""
 
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """Latencies of files that were measured together. The first one is the reference.
+    """Latencies of files that were measured together, by name. All others are compared with the `reference`.
 
     Attributes:
-        provider: `cpu` or `cuda`.
+        provider: A name in `providers.PROVIDERS`.
         threads: Threads inside one operator.
         batch: Batch size.
         samples: For every file, milliseconds per call by the clock, shape (passes, samples per pass).
@@ -61,15 +62,7 @@ class Benchmark:
         peak_bytes: For every file, by how much it raises the peak memory of a process; None where not measured.
         clock: `thread_cpu` or `wall`: what the samples are times of.
         wall: The same samples by the wall clock.
-        copy: Samples of a copy of the first file, by the clock; None where there was none.
-
-    Example:
-        >>> result = exporters.benchmark(["dense.onnx", "compact.onnx"], min_seconds=0.1, memory=False)
-        >>> list(result.models), list(result.speedups)
-        (['dense', 'compact'], ['compact'])
-        >>> result.save_samples("samples.json")
-        >>> exporters.Benchmark.from_samples("samples.json").speedup == result.speedup
-        True
+        copy: Samples of a copy of the reference, by the clock; None where there was none.
     """
 
     provider: str
@@ -86,6 +79,11 @@ class Benchmark:
     wall: dict[str, np.ndarray] = field(default_factory=dict)
     copy: np.ndarray | None = None
 
+    @property
+    def reference(self) -> str:
+        """The file that all others are compared with: the one that was named first."""
+        return next(iter(self.samples))
+
     @cached_property
     def models(self) -> dict[str, Latency]:
         """Percentiles of every file."""
@@ -98,7 +96,7 @@ class Benchmark:
 
     @cached_property
     def speedups(self) -> dict[str, Speedup]:
-        """How many times as fast as the first file every other one is, never surer than A/A allows."""
+        """How many times as fast as the reference every other file is, never surer than A/A allows."""
         return {name: found.widened(self.aa) for name, found in self._ratios(self.samples).items()}
 
     @cached_property
@@ -108,10 +106,10 @@ class Benchmark:
 
     @cached_property
     def aa(self) -> Speedup | None:
-        """The first file against its own copy."""
+        """The reference against its own copy."""
         if self.copy is None:
             return None
-        return statistics.speedup(next(iter(self.samples.values())), self.copy, self.seed)
+        return statistics.speedup(self.samples[self.reference], self.copy, self.seed)
 
     @property
     def doubt(self) -> str | None:
@@ -119,10 +117,8 @@ class Benchmark:
         return statistics.doubt(self.aa.low, self.aa.high) if self.aa else None
 
     def _ratios(self, samples: dict[str, np.ndarray]) -> dict[str, Speedup]:
-        if not samples:
-            return {}
-        (_, reference), *others = samples.items()
-        return {name: statistics.speedup(reference, own, self.seed) for name, own in others}
+        others = {name: own for name, own in samples.items() if name != self.reference}
+        return {name: statistics.speedup(samples[self.reference], own, self.seed) for name, own in others.items()}
 
     def pooled(self, other: Benchmark) -> Benchmark:
         """Both measurements of the same files as one; passes have different lengths at times: the shorter counts."""
@@ -155,7 +151,7 @@ class Benchmark:
     def _doubts(self, name: str) -> Iterator[str]:
         samples, median = self.samples[name], self.models[name].p50_ms
         spread, drift = statistics.spread(samples), statistics.drift(samples)
-        if self.provider == "cpu" and spread > SPREAD:
+        if self.provider in PROVIDERS and spread > PROVIDERS[self.provider].max_spread:
             yield f"{name}: latencies spread by {spread:.0%} around the median; is the machine busy?"
         if abs(drift) > DRIFT:
             yield f"{name}: the median drifted by {drift:+.0%} from the first to the last third"
@@ -166,7 +162,6 @@ class Benchmark:
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of `benchmarks` in `report.json`."""
-        speedups = {name: asdict(value) for name, value in self.speedups.items()}
         return {
             "provider": self.provider,
             "threads": self.threads,
@@ -174,7 +169,7 @@ class Benchmark:
             "calls_per_sample": self.calls_per_sample,
             "models": {name: asdict(value) for name, value in self.models.items()},
             "speedup": asdict(self.speedup) if self.speedup else None,
-            **({"speedups": speedups} if len(speedups) > 1 else {}),
+            "speedups": {name: asdict(value) for name, value in self.speedups.items()},
             "clock": self.clock,
             "aa": asdict(self.aa) if self.aa else None,
             "wall_speedup": asdict(next(iter(self.wall_speedups.values()))) if self.wall_speedups else None,
@@ -215,7 +210,7 @@ class Benchmark:
 
 
 def benchmark(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path] | Mapping[str, str | Path],
     *,
     provider: str = "cpu",
     threads: int = 1,
@@ -231,13 +226,13 @@ def benchmark(
     precision: float = PRECISION,
     progress: Callable[[float], None] | None = None,
 ) -> Benchmark:
-    """Measure ONNX files against the first of them, on random inputs.
+    """Measure ONNX files against the first of them, the reference, on random inputs.
 
     The clock is the processor time of this thread where one thread does the work, else the wall clock.
 
     Args:
-        paths: ONNX files; the first is the reference.
-        provider: `cpu` or `cuda`.
+        paths: ONNX files by name; without names, each is called by the stem of its path.
+        provider: A name in `providers.PROVIDERS`.
         threads: Threads inside one operator.
         batch: Batch size.
         min_seconds: Measure at least so long, all files together, after the warm-up ...
@@ -248,55 +243,46 @@ def benchmark(
         seed: Seed of inputs, order and resampling.
         memory: Whether to measure peak memory as well, of each file in a process of its own.
         single_calls: Whether a sample is one call even where calls are short: percentiles are those of calls then.
-        control: Whether a copy of the first file takes part, for the interval of A/A.
+        control: Whether a copy of the reference takes part, for the interval of A/A.
         precision: Measure up to twice as long, until every interval reaches no further than this, as a share.
         progress: Called after every pass with the share that is done, 0 to 1.
-
-    Returns:
-        The samples of all files in milliseconds per call, their percentiles, and the speed-ups over the first file.
 
     Raises:
         InvalidModelError: a file cannot be run.
         ProviderUnavailableError: the provider is not active.
         ExportError: there are no files, or one does not take such inputs.
-
-    Example:
-        >>> result = exporters.benchmark(["dense.onnx", "compact.onnx"], min_seconds=0.1, memory=False)
-        >>> result.models["dense"].p50_ms > 0
-        True
-        >>> result.speedup.low <= result.speedup.median <= result.speedup.high
-        True
     """
-    if not paths:
+    named = dict(paths) if isinstance(paths, Mapping) else dict(zip(_names(paths), paths, strict=True))
+    if not named:
         raise ExportError("there is nothing to measure", cure="name at least one ONNX file")
-    machine, clock = environment(), clock_for(provider, threads)
-    copies = [paths[0]] if control else []
-    runners = [Runner(path, provider, threads, batch, seed, clock) for path in (*paths, *copies)]
-    for runner in runners:
+    machine, clock = environment(), clock_for(find_provider(provider), threads)
+    runners = {name: Runner(path, provider, threads, batch, seed, clock) for name, path in named.items()}
+    copies = [Runner(path, provider, threads, batch, seed, clock) for path in [*named.values()][:control]]
+    turns = [*runners.values(), *copies]
+    for runner in turns:
         runner.open()
         runner.warm_up(warmup_seconds, warmup_samples)
-    calls = 1 if single_calls else max(1, math.ceil(SAMPLE_SECONDS / min(runner.seconds for runner in runners)))
-    schedule = Schedule.of(runners, calls, min_seconds, min_samples, precision)
-    machine["long_turns"] = take_turns(runners, schedule, warmup_samples, seed, progress)
-    named = dict(zip(_names(paths), runners, strict=False))
+    calls = 1 if single_calls else max(1, math.ceil(SAMPLE_SECONDS / min(runner.seconds for runner in turns)))
+    schedule = Schedule.of(turns, calls, min_seconds, min_samples, precision)
+    machine["long_turns"] = take_turns(turns, schedule, warmup_samples, seed, progress)
     return Benchmark(
         provider=provider,
         threads=threads,
         batch=batch,
-        samples={name: np.array(runner.passes) for name, runner in named.items()},
-        session_ms={name: float(np.median(runner.session_ms)) for name, runner in named.items()},
+        samples={name: np.array(runner.passes) for name, runner in runners.items()},
+        session_ms={name: float(np.median(runner.session_ms)) for name, runner in runners.items()},
         calls_per_sample=calls,
         min_samples=min_samples,
         seed=seed,
         environment=machine,
         peak_bytes={
             name: peak_bytes(runner.path, provider=provider, threads=threads, batch=batch)
-            for name, runner in named.items()
+            for name, runner in runners.items()
             if memory
         },
         clock=clock,
-        wall={name: np.array(runner.wall) for name, runner in named.items()},
-        copy=np.array(runners[-1].passes) if control else None,
+        wall={name: np.array(runner.wall) for name, runner in runners.items()},
+        copy=np.array(copies[0].passes) if control else None,
     )
 
 

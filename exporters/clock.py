@@ -19,6 +19,10 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exporters.providers import Provider
 
 THREAD_CPU, WALL = "thread_cpu", "wall"
 SLICE_NS = 100_000_000
@@ -30,7 +34,7 @@ _SET_ATTRIBUTES = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 """Number of the system call `sched_setattr`."""
 
 
-def clock_for(provider: str, threads: int, now: Callable[[], float] = time.thread_time) -> str:
+def clock_for(provider: Provider, threads: int, now: Callable[[], float] = time.thread_time) -> str:
     """The clock that tells what a call costs: `thread_cpu` where it can be had, else `wall`.
 
     Args:
@@ -38,7 +42,7 @@ def clock_for(provider: str, threads: int, now: Callable[[], float] = time.threa
         threads: Threads inside one operator.
         now: The clock of this thread's processor time, in seconds.
     """
-    return THREAD_CPU if provider == "cpu" and threads == 1 and is_fine(now) else WALL
+    return provider.clock if threads == 1 and (provider.clock == WALL or is_fine(now)) else WALL
 
 
 def is_fine(now: Callable[[], float]) -> bool:

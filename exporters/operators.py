@@ -1,10 +1,12 @@
 """What every operator of a network costs inside that network. Needs ONNX Runtime and NumPy, and no other file.
 
-Networks take turns in the order that they are given in; after every few comes the first of them, by which all are
-corrected for a drift of the machine. Each turn has two fresh sessions: one is timed as a whole, by the processor time
-of this thread where one thread does the work; the other by operator, with ONNX Runtime's own profiler, because that
-slows the calls down. The profiler knows the wall clock only. An operator is short, so that most of its runs are not
-interrupted even on a busy machine: the shorter ones of them count.
+Networks take turns in the order that they are given in. Each turn has two fresh sessions: one is timed as a whole, by
+the CPU time of this thread where one thread does the work; the other by operator, with ONNX Runtime's own profiler,
+because that slows the calls down. The profiler knows the wall clock only. An operator is short, so that most of its
+runs are not interrupted even on a busy machine: the shorter ones of them count.
+
+Every call of a network is followed by a call of the first one, the reference, and what that takes corrects the turn:
+a core is slower while its twin works, or while others use the memory, and that comes and goes.
 
 As a script, it measures the networks of a directory: `python measure.py` reads `kit.json` beside it and writes
 `table.json`. What it imports of this package lies beside it as well.
@@ -29,17 +31,17 @@ import onnxruntime as ort
 
 from exporters.clock import THREAD_CPU, calm, clock_for, timed
 from exporters.cores import doubt, usable_cores
+from exporters.errors import ProviderUnavailableError
+from exporters.providers import PROVIDERS, Provider, find_provider
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-WARM_UP, MIN_RUNS, TURN_SECONDS = 1, 4, 0.02
+WARM_UP, MIN_RUNS, TURN_SECONDS = 1, 4, 0.04
 """Calls that are not counted, least number of those that are, and how long both go on."""
 MAX_PROFILED = 40
 """Most calls by operator: reading the profiler's record of many short calls takes longer than they took."""
 LONG_CALL_SECONDS = 0.05
 """From here on the profiler slows a call down by so little that one session does for both."""
-CHUNK, PACES = 8, 3
-"""Networks between two turns of the first one, and of how many of its turns the median tells a drift: machines drift
-slowly, while a load that comes and goes hits single turns."""
+CHUNK = 8
+"""Networks after which it is asked whether more are needed."""
 
 Shape = tuple[int, ...]
 
@@ -76,8 +78,8 @@ def measure_operators(
     """Measure networks, each as a whole and by operator.
 
     Args:
-        networks: Serialised ONNX models; the first is the reference for drift, and is to be the first in `turns`.
-        provider: `cpu` or `cuda`; CUDA runs asynchronously, so its networks are timed as a whole only.
+        networks: Serialised ONNX models; the first is the reference, and is to be the first in `turns`.
+        provider: A name in `providers.PROVIDERS`; where operators cannot be timed, networks are timed as a whole only.
         threads: Threads inside one operator.
         batch: Size of a first dimension that is free.
         turns: Numbers of the networks in the order in which they are measured, some more than once; by default, each
@@ -90,19 +92,14 @@ def measure_operators(
         What was measured, by turns.
 
     Raises:
-        RuntimeError: the provider is not active.
+        ProviderUnavailableError: the provider is unknown, or not active.
     """
     order, done = list(range(len(networks)) if turns is None else turns), list(before)
-    bench = _Bench(networks, PROVIDERS[provider], threads, batch, clock_for(provider, threads))
-    references = [bench.turn(0) for _ in range(PACES - 1)]
-    if not done:
-        done.append(references[-1])
-    paces = [_pace(reference) for reference in references]
+    where = find_provider(provider)
+    bench = _Bench(networks, where, threads, batch, clock_for(where, threads))
+    bench.unit = done[0].total if done else bench.turn(0).total
     while len(done) < len(order):
-        measured = [bench.turn(index) for index in order[len(done) : len(done) + CHUNK]]
-        paces.append(_pace(bench.turn(0)))
-        factor = _pace(done[0]) / float(np.median(paces[-PACES:]))
-        done += [_scaled(entry, factor) for entry in measured]
+        done += [bench.turn(index) for index in order[len(done) : len(done) + CHUNK]]
         if progress:
             progress(len(done), len(order))
         if not keep(done):
@@ -111,27 +108,39 @@ def measure_operators(
 
 
 def merged(turns: Sequence[Measured]) -> Measured:
-    """Several turns of one network as one: of each number the smallest, because others only ever slow it down."""
-    times = np.min([[us for _, us in turn.operators] for turn in turns], axis=0)  # in the same order each time
-    total = min(turn.total for turn in turns)
+    """Several turns of one network as one: the mean of each number, because each turn has been corrected."""
+    times = np.mean([[us for _, us in turn.operators] for turn in turns], axis=0)  # in the same order each time
+    total = float(np.mean([turn.total for turn in turns]))
     return Measured(total, [(op, float(us)) for (op, _), us in zip(turns[0].operators, times, strict=True)])
 
 
 class _Bench:
-    """Opens networks and gives them their turns."""
+    """Opens networks and gives them their turns, each beside the first one.
 
-    def __init__(self, networks: Sequence[bytes], provider: str, threads: int, batch: int, clock: str) -> None:
+    Attributes:
+        unit: Microseconds that a call of the first one stands for in all turns; None before it was measured.
+    """
+
+    def __init__(self, networks: Sequence[bytes], provider: Provider, threads: int, batch: int, clock: str) -> None:
         self.networks, self.provider, self.threads, self.batch, self.clock = networks, provider, threads, batch, clock
-        self.seconds = 0.0
+        self.unit: float | None = None
+        self._reference = self._open(networks[0])
 
     def turn(self, index: int) -> Measured:
-        by_operator = self.provider == PROVIDERS["cpu"]
+        """What a network takes, where a call of the first one takes `unit`."""
+        network, by_operator = self.networks[index], self.provider.times_operators
         with calm():
-            if by_operator and self.seconds > LONG_CALL_SECONDS:
-                return self._profiled(self.networks[index])
-            total = self._total(self.networks[index])
-            self.seconds = self.seconds or total / 1e6
-            return Measured(total, self._profiled(self.networks[index]).operators if by_operator else [])
+            if by_operator and (self.unit or 0) > 1e6 * LONG_CALL_SECONDS:
+                return self._profiled(network)
+            own, beside = self._run(*self._open(network))
+            operators = self._profiled(network).operators if by_operator else []
+            return Measured(self._typical(own, beside), operators)
+
+    def _typical(self, own: Sequence[float], beside: Sequence[float]) -> float:
+        """The microseconds of a call, as long as those beside it take `unit`."""
+        if self.unit is None:
+            self.unit = 1e6 * float(np.median(beside[WARM_UP:]))
+        return self.unit * _middle(np.divide(own, beside)[WARM_UP:])
 
     def _open(self, network: bytes, profile: str | None = None) -> tuple[ort.InferenceSession, dict[str, np.ndarray]]:
         options = ort.SessionOptions()
@@ -139,28 +148,37 @@ class _Bench:
         options.log_severity_level = 4
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, profile
-        session = ort.InferenceSession(network, options, providers=[self.provider])
-        if session.get_providers()[0] != self.provider:
-            raise RuntimeError(f"{self.provider} is not active: ONNX Runtime fell back to {session.get_providers()[0]}")
+        session = ort.InferenceSession(network, options, providers=[self.provider.ort_name])
+        if (active := session.get_providers()[0]) != self.provider.ort_name:
+            raise ProviderUnavailableError(
+                f"{self.provider.ort_name} is not active: ONNX Runtime fell back to {active}",
+                cure=f"check {self.provider.check}",
+            )
         return session, dict(_inputs(session, self.batch))
 
-    def _total(self, network: bytes) -> float:
-        return self._run(*self._open(network))
-
-    def _run(self, session: ort.InferenceSession, feed: dict[str, np.ndarray], most: int | None = None) -> float:
-        """Microseconds of a call: the lower quartile."""
-        times, spent, index = list[float](), 0.0, int(self.clock != THREAD_CPU)
-        while len(times) < WARM_UP + MIN_RUNS or (spent < TURN_SECONDS and len(times) != most):
-            times.append(timed(lambda: session.run(None, feed))[index])
-            spent += times[-1]
-        return 1e6 * _low(times[WARM_UP:])
+    def _run(
+        self, session: ort.InferenceSession, feed: dict[str, np.ndarray], most: int | None = None
+    ) -> tuple[list[float], list[float]]:
+        """Seconds of calls, and of calls of the reference in between."""
+        own, beside, index = list[float](), list[float](), int(self.clock != THREAD_CPU)
+        reference, inputs = self._reference
+        while len(own) < WARM_UP + MIN_RUNS or (sum(own) < TURN_SECONDS and len(own) != most):
+            own.append(timed(lambda: session.run(None, feed))[index])
+            beside.append(timed(lambda: reference.run(None, inputs))[index])
+        return own, beside
 
     def _profiled(self, network: bytes) -> Measured:
         with tempfile.TemporaryDirectory() as directory:
             session, feed = self._open(network, str(Path(directory, "profile")))
-            total = self._run(session, feed, most=MAX_PROFILED)
+            own, beside = self._run(session, feed, most=MAX_PROFILED)
             events = json.loads(Path(session.end_profiling()).read_text())
-        return Measured(total, [(operator, _low(times[WARM_UP:])) for operator, times in _by_operator(events).items()])
+        total, calls = self._typical(own, beside), len(beside)
+        operators = [
+            (operator, self._typical(1e-6 * np.reshape(times, (calls, -1)).sum(axis=1), beside))
+            for operator, times in _by_operator(events).items()
+            if len(times) % calls == 0
+        ]
+        return Measured(total, operators)
 
 
 def _inputs(session: ort.InferenceSession, batch: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -189,23 +207,11 @@ def _shapes(entries: Sequence[Mapping[str, Sequence[int]]]) -> tuple[Shape, ...]
     return tuple(tuple(shape) for entry in entries for shape in entry.values())
 
 
-def _low(times: Sequence[float]) -> float:
-    """The mean between the first eighth and the first quarter of the ordered times; the least of a few.
-
-    Of whole microseconds, a quantile would be one as well.
-    """
+def _middle(times: np.ndarray) -> float:
+    """The mean of the middle half: of numbers that come in steps, a median would be one of the steps."""
     ordered = np.sort(times)
-    first, last = len(ordered) // 8, len(ordered) // 4
-    return float(ordered[first : max(first + 1, last)].mean())
-
-
-def _pace(measured: Measured) -> float:
-    """How fast the machine was: of operators, which other processes hardly touch, where they were timed."""
-    return sum(us for _, us in measured.operators) or measured.total
-
-
-def _scaled(measured: Measured, factor: float) -> Measured:
-    return Measured(measured.total * factor, [(op, us * factor) for op, us in measured.operators])
+    quarter = len(ordered) // 4
+    return float(ordered[quarter : len(ordered) - quarter].mean())
 
 
 def device() -> dict[str, Any]:

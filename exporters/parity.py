@@ -54,7 +54,7 @@ def check_parity(
         example_inputs: As for `export_onnx`, with any number of items: batches are taken from the front, and repeat
             the items where there are too few.
         batch_sizes: Batch sizes to compare; a file with a fixed batch is compared at that one only.
-        provider: `cpu` or `cuda`.
+        provider: A name in `providers.PROVIDERS`.
 
     Returns:
         The largest differences over all batch sizes and outputs.

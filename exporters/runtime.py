@@ -13,8 +13,8 @@ import onnxruntime as ort
 
 from exporters.cores import cpu_quota, usable_cores
 from exporters.errors import CURE, ExportError, InvalidModelError, ProviderUnavailableError
+from exporters.providers import Provider, find_provider
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 MOST_THREADS = 32
 """Threads for each core of the machine; thousands of them would bring it to a halt."""
 SPINNING = True
@@ -36,7 +36,7 @@ def create_session(path: str | Path, *, provider: str = "cpu", threads: int = 1)
 
     Args:
         path: An ONNX file.
-        provider: `cpu` or `cuda`.
+        provider: A name in `providers.PROVIDERS`.
         threads: Threads inside one operator; operators run one after another.
 
     Returns:
@@ -53,7 +53,7 @@ def create_session(path: str | Path, *, provider: str = "cpu", threads: int = 1)
         >>> output.shape
         (3, 2)
     """
-    name = _provider(provider)
+    found = _active(provider)
     if not Path(path).is_file():
         raise InvalidModelError("there is no such file", where=str(path), cure=CURE)
     check_threads(threads)
@@ -65,14 +65,14 @@ def create_session(path: str | Path, *, provider: str = "cpu", threads: int = 1)
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(SPINNING)))
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(str(path), options, providers=[name])
+        session = ort.InferenceSession(str(path), options, providers=[found.ort_name])
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception
         raise InvalidModelError(f"ONNX Runtime cannot load it ({reason(error)})", where=str(path), cure=CURE) from error
-    if session.get_providers()[0] != name:
+    if session.get_providers()[0] != found.ort_name:
         raise ProviderUnavailableError(
-            f"{name} could not be started; ONNX Runtime offers {', '.join(session.get_providers())} instead",
+            f"{found.ort_name} could not be started; ONNX Runtime offers {', '.join(session.get_providers())} instead",
             where=str(path),
-            cure="check the driver and the CUDA and cuDNN versions that this onnxruntime-gpu needs",
+            cure=f"check {found.check}",
         )
     session.disable_fallback()
     return session
@@ -165,16 +165,15 @@ def _random(node: ort.NodeArg, batch: int, rng: np.random.Generator, dims: Mappi
     return np.asarray(values, dtype)
 
 
-def _provider(provider: str) -> str:
-    name = PROVIDERS.get(provider)
-    if name is None:
-        raise ProviderUnavailableError(f"'{provider}' is not known", cure=f"choose one of: {', '.join(PROVIDERS)}")
-    if name not in ort.get_available_providers():
+def _active(name: str) -> Provider:
+    """The provider, where this onnxruntime has it."""
+    found = find_provider(name)
+    if found.ort_name not in ort.get_available_providers():
         raise ProviderUnavailableError(
-            f"this onnxruntime has no {name}; it has {', '.join(ort.get_available_providers())}",
-            cure=f"install an onnxruntime that has {name} (onnxruntime-gpu for cuda), or use provider cpu",
+            f"this onnxruntime has no {found.ort_name}; it has {', '.join(ort.get_available_providers())}",
+            cure=f"install an onnxruntime that has {found.ort_name} ({found.package} for {name}), or use provider cpu",
         )
-    return name
+    return found
 
 
 def reason(error: Exception) -> str:

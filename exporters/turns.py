@@ -15,6 +15,7 @@ import onnxruntime as ort
 from exporters import statistics
 from exporters.clock import THREAD_CPU, calm, timed
 from exporters.errors import CURE, InvalidModelError
+from exporters.providers import HOST, find_provider
 from exporters.runtime import create_session, random_inputs, reason
 
 TURN_SECONDS = 0.005
@@ -179,7 +180,8 @@ def _caller(
 ) -> Callable[[], object]:
     """A function that runs the file once, from inputs in the device's memory to outputs in the device's memory."""
     feed = random_inputs(session, batch, seed)
-    run = partial(session.run, None, feed) if provider == "cpu" else _bound(session, feed, provider)
+    device = find_provider(provider).device
+    run = partial(session.run, None, feed) if device == HOST else _bound(session, feed, device)
     try:
         run()
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception

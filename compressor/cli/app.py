@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -154,13 +154,35 @@ def inspect(recipe: RecipeFile, table: LatencyTableFile = None, as_json: Json = 
         print_inspection(inspection)
 
 
-@app.command()
+def _known_provider(name: str) -> str:
+    from exporters.providers import PROVIDERS
+
+    if name not in PROVIDERS:
+        raise typer.BadParameter(f"'{name}' is not one of {', '.join(map(repr, PROVIDERS))}.")
+    return name
+
+
+class _Benchmark(TyperCommand):
+    """Names the providers in its help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from exporters.providers import PROVIDERS
+
+        for option in self.params:
+            if option.name == "provider":
+                option.metavar = "|".join(PROVIDERS)
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_Benchmark)
 def benchmark(
     files: Annotated[
         list[Path] | None,
         typer.Argument(metavar="A.onnx B.onnx …", help="Files to measure; the first is the reference."),
     ] = None,
-    provider: Annotated[Literal["cpu", "cuda"], typer.Option(help="Execution provider of ONNX Runtime.")] = "cpu",
+    provider: Annotated[
+        str, typer.Option(callback=_known_provider, help="Execution provider of ONNX Runtime.")
+    ] = "cpu",
     threads: Annotated[list[int], typer.Option(min=1, help="Threads within an operator; may be repeated.")] = [1],  # noqa: B006
     batch: Annotated[list[int], typer.Option(min=1, help="Inputs per call; may be repeated.")] = [1],  # noqa: B006
     seconds: Annotated[float, typer.Option(min=0.1, help="Least time of measuring, for each setting.")] = 5.0,

@@ -16,6 +16,7 @@ from compressor.budget.allocate import Budget
 from compressor.gates.base import Gate
 from compressor.gates.budget import ExpectedCost, Fixed, Lagrangian
 from compressor.gates.course import Course, Phases
+from compressor.gates.history import GateEpoch
 from compressor.gates.network import Gated
 from compressor.gates.optimizer import optimizer_of
 from compressor.gates.ranking import logits_of, rankings_of
@@ -38,21 +39,6 @@ AVERAGED = 0.5
 
 
 @dataclass(frozen=True)
-class Movement:
-    """How wide every group was at the end of an epoch.
-
-    Attributes:
-        epoch: Its number, from 1.
-        expected: Expected number of open units, by the name of the group.
-        thresholded: Number of units whose gate is open without chance.
-    """
-
-    epoch: int
-    expected: dict[str, float]
-    thresholded: dict[str, int]
-
-
-@dataclass(frozen=True)
 class Learnt:
     """What gates have learnt.
 
@@ -65,7 +51,7 @@ class Learnt:
 
     model: nn.Module
     rankings: dict[str, Ranking]
-    movements: list[Movement]
+    movements: list[GateEpoch]
     history: History
 
 
@@ -160,9 +146,11 @@ def _choose(groups: Groups, budget: Budget, logits: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _movements(groups: Groups, recorded: Tensor) -> list[Movement]:
+def _movements(groups: Groups, recorded: Tensor) -> list[GateEpoch]:
     names, movements = [group.name for group in groups], []
     for epoch, (expected, thresholded) in enumerate(recorded.tolist(), start=1):
         whole = (round(width) for width in thresholded)
-        movements.append(Movement(epoch, dict(zip(names, expected, strict=True)), dict(zip(names, whole, strict=True))))
+        movements.append(
+            GateEpoch(epoch, dict(zip(names, expected, strict=True)), dict(zip(names, whole, strict=True)))
+        )
     return movements

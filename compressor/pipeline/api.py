@@ -93,14 +93,14 @@ def profile_recipe(
     overrides: Sequence[str] = (),
     fresh: bool = False,
 ) -> str:
-    """Measure the latency table of a recipe's network on this device, or write what measures it on another one.
+    """MeasureFiles the latency table of a recipe's network on this device, or write what measures it on another one.
 
     Args:
         recipe: A recipe or its file.
         out: The table to write.
         kit: Instead, the directory of the kit.
         overrides: Changes of the recipe's file.
-        fresh: Measure again what has been measured on this device.
+        fresh: MeasureFiles again what has been measured on this device.
 
     Returns:
         In words, what the table says of the device.

@@ -28,7 +28,7 @@ SHARE = 0.5
 
 
 def facts_of(context: RunContext) -> Facts:
-    """Measure and count what the time of a run depends on."""
+    """MeasureFiles and count what the time of a run depends on."""
     recipe, model = context.recipe, context.loaded.model
     compress, settings, data = recipe.compress, recipe.finetune, context.data
     target, images = make_target(compress.target.asked), compress.calibration.images

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compressor import __version__
+from compressor.budget.search.speed import Speed
 from compressor.pipeline.context import RunContext
 from compressor.pipeline.inspection import layers, untouched
 from compressor.pipeline.loading import LoadedModel
-from compressor.pipeline.stages.benchmark import Measure, samples_name
+from compressor.pipeline.stages.benchmark import MeasureFiles, samples_name
 from compressor.pipeline.stages.compact import CompactStage
 from compressor.pipeline.stages.evaluate_dense import EvaluateDense
 from compressor.pipeline.stages.export_compact import ExportCompact
@@ -22,11 +23,12 @@ from compressor.pipeline.stages.plan import ChoosePlan
 from compressor.pipeline.stages.quality import quality_of
 from compressor.pipeline.stages.select import RankingStage
 from compressor.pipeline.stages.shrink import Shrink
+from compressor.pipeline.variants import variants
 from compressor.recipe import Recipe, dump_recipe
 from compressor.refit import FEWEST
-from compressor.report import Report, Samples, write_report
+from compressor.report import Report, Samples, schema, write_report
 from compressor.report.acceptance import judge
-from compressor.report.schema import Benchmark, Group, Network, Speed
+from compressor.report.schema import Benchmark, Group, Network
 from compressor.report.schema import Finetune as Delivered
 from compressor.structure import Plan
 from compressor.support.files import copy_atomically, write_atomically
@@ -49,22 +51,23 @@ class StageOutputs:
     pruned: Shrink
     compact: CompactStage
     exported: ExportCompact
-    measured: Measure
+    measured: MeasureFiles
 
 
 def make_report(context: RunContext, outputs: StageOutputs, baseline: Report | None = None) -> Report:
     """Put together what the stages found, and judge it."""
     recipe, loaded = context.resolved, context.loaded
-    measured, plan = outputs.measured.benchmarks, outputs.compact.plan
-    benchmarks = [Benchmark.model_validate(entry) for entry in measured]
+    benchmarks, plan = outputs.measured.benchmarks, outputs.compact.plan
+    files = {name: variant.file() for name, variant in variants(outputs.dense, outputs.exported).items()}
     trained = outputs.compact.notes if isinstance(outputs.compact, Finetune) else {}
     report = Report(
-        environment=measured[0]["environment"],
+        environment=outputs.measured.environment,
         versions=_versions(),
         recipe=recipe.model_dump(mode="json"),
-        dense=Network(onnx_bytes=_bytes(outputs.dense.file), **outputs.reference.quality),
+        dense=Network(onnx_bytes=files[schema.DENSE].bytes, **outputs.reference.quality),
         pruned=Network(**outputs.pruned.quality),
-        compact=Network(onnx_bytes=_bytes(outputs.exported.file), **outputs.compact.quality),
+        compact=Network(onnx_bytes=files[schema.COMPACT].bytes, **outputs.compact.quality),
+        files=files,
         groups=_cut(loaded, plan, outputs.planned.faults) + untouched(loaded),
         parity=outputs.exported.parity,
         benchmarks=benchmarks,
@@ -88,7 +91,8 @@ def publish(report: Report, context: RunContext, outputs: StageOutputs) -> None:
     """Put the results into the run directory, each file at once, the report last."""
     run_dir, measured = context.stages.run_dir, outputs.measured.directory
     samples = [measured / samples_name(batch) for batch in context.recipe.benchmark.batch_sizes]
-    for path in [*_parts(outputs.dense.file), *outputs.compact.files, *_parts(outputs.exported.file), *samples]:
+    parts = [part for variant in variants(outputs.dense, outputs.exported).values() for part in variant.parts()]
+    for path in [*parts, *outputs.compact.files, *samples]:
         copy_atomically(path, run_dir / path.name)
     write_atomically(run_dir / "recipe.yaml", dump_recipe(context.resolved).encode())
     write_report(report, run_dir, read_samples(run_dir, report))
@@ -101,15 +105,6 @@ def read_samples(run_dir: Path, report: Report) -> Samples:
         return ()
     measurements = [Measurement.from_samples(path) for path in paths]
     return [{name: values.ravel().tolist() for name, values in m.samples.items()} for m in measurements]
-
-
-def _parts(file: Path) -> list[Path]:
-    """An ONNX file, and the weights beside it where it is too large for one file."""
-    return sorted(file.parent.glob(f"{file.name}*"))
-
-
-def _bytes(file: Path) -> int:
-    return sum(path.stat().st_size for path in _parts(file))
 
 
 def _cut(loaded: LoadedModel, plan: Plan, faults: Mapping[str, str]) -> list[Group]:
@@ -126,9 +121,9 @@ def _inexact(plan: Plan) -> list[str]:
 
 def _not_refitted(pruned: Shrink) -> list[str]:
     entries = pruned.refits
-    if entries and not any(entry["applied"] or entry["before"] for entry in entries):
+    if entries and not any(entry.applied or entry.before for entry in entries):
         return [f"no layer was refitted: that takes at least {FEWEST} calibration images and layers that run once"]
-    worse = [entry["layer"] for entry in entries if entry["before"] > 0 and not entry["applied"]]
+    worse = [entry.layer for entry in entries if entry.before > 0 and not entry.applied]
     return [f"the refit of {', '.join(worse)} did not lower the held-out error and was not applied"] if worse else []
 
 

@@ -10,7 +10,7 @@ from compressor.pipeline.context import RunContext
 from compressor.pipeline.facts import facts_of
 from compressor.pipeline.forecast import describe, forecast
 from compressor.pipeline.results import StageOutputs, make_report, publish
-from compressor.pipeline.stages.benchmark import Measure
+from compressor.pipeline.stages.benchmark import MeasureFiles
 from compressor.pipeline.stages.evaluate_dense import EvaluateDense
 from compressor.pipeline.stages.export_compact import ExportCompact
 from compressor.pipeline.stages.export_dense import ExportDense
@@ -47,7 +47,7 @@ def walk(context: RunContext) -> StageOutputs:
     pruned = Shrink(context, planned, selected)
     compact = Finetune(context, pruned) if context.recipe.finetune.epochs else pruned
     exported = ExportCompact(context, compact)
-    measured = Measure(context, dense, compact, exported)
+    measured = MeasureFiles(context, dense, compact, exported)
     dense.check_opens()
     for stage in (reference, selected, planned, pruned, compact, exported, measured):
         _ = stage.directory

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -67,6 +68,15 @@ def _absolute_file(reference: str, info: ValidationInfo) -> str:
     return f"{_absolute(target, info)}:{name}" if target.endswith(".py") else reference
 
 
+def _known_provider(name: object) -> object:
+    from exporters.providers import PROVIDERS  # brings ONNX Runtime, which `compressor --help` need not wait for
+
+    if name not in list(PROVIDERS):
+        *others, last = map(repr, PROVIDERS)
+        raise ValueError(f"expected {', '.join(others)} or {last}")
+    return name
+
+
 def _not_empty(values: tuple[int, ...]) -> tuple[int, ...]:
     if not values:
         raise ValueError("expected at least one number")
@@ -77,6 +87,7 @@ CallableName = Annotated[str, AfterValidator(check_callable_name), AfterValidato
 SourceName = Annotated[str, AfterValidator(_form_of_source), AfterValidator(_absolute_file)]
 MethodName = Annotated[str, AfterValidator(_form_of_method), AfterValidator(_absolute_file)]
 RecipePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
+ProviderName = Annotated[str, BeforeValidator(_known_provider)]
 PositiveInts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_not_empty)]
 
 
@@ -324,7 +335,7 @@ class ExportSection(Section):
 class BenchmarkSection(Section):
     """How latency is measured."""
 
-    provider: Literal["cpu", "cuda"] = Field("cpu", description="Execution provider of ONNX Runtime.")
+    provider: ProviderName = Field("cpu", description="Execution provider of ONNX Runtime.")
     threads: int = Field(1, ge=1, description="Threads inside one operator; operators run one after another.")
     batch_sizes: PositiveInts = Field(
         (1,), description="Batch sizes to measure; targets and rules look at the first one."

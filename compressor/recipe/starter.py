@@ -13,6 +13,7 @@ from compressor.recipe import check_callable_name
 from compressor.support.files import write_atomically
 from compressor.support.imports import find_callable
 from compressor.support.suggest import nearest
+from exporters.providers import PROVIDERS
 
 _IMAGENET = {"input": [3, 224, 224], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -35,7 +36,7 @@ def write_starter(model: str, out: Path, *, force: bool = False) -> None:
     values = _of_callable(model, out.parent) if ":" in model else _of_torchvision(model)
     template = files("compressor.recipe").joinpath("templates/recipe.yaml").read_text(encoding="utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, Template(template).substitute(values, file=out).encode())
+    write_atomically(out, Template(template).substitute(values, file=out, providers=" | ".join(PROVIDERS)).encode())
 
 
 def _of_callable(reference: str, base: Path) -> dict[str, object]:

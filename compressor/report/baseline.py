@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from compressor.budget.targets.base import UnjudgedError
 from compressor.errors import InputError
-from compressor.recipe import BaselineSection
-from compressor.report.rules import NO_LABELS, ROUNDING, at_most, unjudged
-from compressor.report.schema import Benchmark, Report, Rule
+from compressor.report.rules import NO_LABELS, Case
+from compressor.report.schema import Report
 
 MACHINE = ("cpu", "cores", "usable_cores", "cpu_quota", "governor", "onnxruntime")
 
@@ -30,44 +30,57 @@ def load_baseline(path: Path) -> Report:
     return report
 
 
-def compare(margins: BaselineSection, report: Report, baseline: Report) -> list[Rule]:
-    """Judge a report by an earlier one; a rule whose margin is None is not judged."""
-    rules = []
-    if margins.accuracy_drop is not None:
-        rules.append(_accuracy(margins.accuracy_drop, report, baseline))
-    if margins.slowdown is not None:
-        rules.append(_latency(margins.slowdown, report, baseline))
-    return rules
+def accuracy_drop(case: Case) -> float:
+    """Return how much worse the main metric has become since the baseline.
 
-
-def _accuracy(margin: float, report: Report, baseline: Report) -> Rule:
-    name, now, then = "baseline.accuracy_drop", report.main(report.compact), baseline.main(baseline.compact)
+    Raises:
+        UnjudgedError: one of them is not known, or they were found on different data.
+    """
+    report, before = case.report, case.before
+    now, then = report.main(report.compact), before.main(before.compact)
     if now is None or then is None:
-        return unjudged(name, margin, NO_LABELS)
-    if differences := _other_data(report, baseline, ("source", "args", "normalize")):
-        return unjudged(name, margin, f"the baseline was judged on other data ({differences})")
-    if (report.task, report.quality.metric) != (baseline.task, baseline.quality.metric):
-        return unjudged(name, margin, f"the baseline was judged by {baseline.quality.label} ({baseline.task})")
-    lost, verb = (then - now, "lost") if report.quality.higher_is_better else (now - then, "gained")
-    text, moved = f"{report.quality.label} {verb} since the baseline", _other_data(report, baseline, ("root",))
-    return at_most(name, margin, lost, f"{text} ({moved})" if moved else text, rounding=ROUNDING)
+        raise UnjudgedError(NO_LABELS)
+    if differences := _other_data(report, before, ("source", "args", "normalize")):
+        raise UnjudgedError(f"the baseline was judged on other data ({differences})")
+    if (report.task, report.quality.metric) != (before.task, before.quality.metric):
+        raise UnjudgedError(f"the baseline was judged by {before.quality.label} ({before.task})")
+    return then - now if report.quality.higher_is_better else now - then
 
 
-def _latency(margin: float, report: Report, baseline: Report) -> Rule:
+def accuracy_meaning(case: Case) -> str:
+    """Say what `accuracy_drop` is, and where the data has moved since."""
+    quality = case.report.quality
+    verb = "lost" if quality.higher_is_better else "gained"
+    text, moved = f"{quality.label} {verb} since the baseline", _other_data(case.report, case.before, ("root",))
+    return f"{text} ({moved})" if moved else text
+
+
+def slowdown(case: Case) -> float:
     """Compare medians at the first batch size.
 
     Where both runs began with the same dense network, its own change between the two measurements, which is one of the
     machine, is taken out.
+
+    Raises:
+        UnjudgedError: they were measured differently.
     """
-    name, now, then = "baseline.slowdown", report.benchmarks[0], baseline.benchmarks[0]
-    differences = _differences(report, baseline)
-    if differences:
+    if differences := _differences(case.report, case.before):
         cure = "measure the baseline again, or set accept.baseline.slowdown: null"
-        return unjudged(name, margin, f"the baseline was measured otherwise ({differences}); {cure}")
-    ratio, text = now.compact.p50_ms / then.compact.p50_ms, "median latency gained since the baseline"
-    if (report.dense.params, report.dense.macs) == (baseline.dense.params, baseline.dense.macs):
-        ratio, text = ratio * _dense(then) / _dense(now), f"{text}, relative to that of the dense network"
-    return at_most(name, margin, ratio - 1, f"{text} ({now.setting})")
+        raise UnjudgedError(f"the baseline was measured otherwise ({differences}); {cure}")
+    now, then = case.first, case.before.benchmarks[0]
+    ratio = now.after.p50_ms / then.after.p50_ms
+    return (ratio * then.dense.p50_ms / now.dense.p50_ms if _same_dense(case) else ratio) - 1
+
+
+def slowdown_meaning(case: Case) -> str:
+    """Say what `slowdown` is."""
+    relative = ", relative to that of the dense network" if _same_dense(case) else ""
+    return f"median latency gained since the baseline{relative} ({case.first.setting})"
+
+
+def _same_dense(case: Case) -> bool:
+    now, then = case.report.dense, case.before.dense
+    return (now.params, now.macs) == (then.params, then.macs)
 
 
 def _other_data(report: Report, baseline: Report, keys: Sequence[str]) -> str:
@@ -80,10 +93,6 @@ def _other_data(report: Report, baseline: Report, keys: Sequence[str]) -> str:
 def _section(report: Report, name: str) -> dict[str, Any]:
     found = report.recipe.get(name)
     return found if isinstance(found, dict) else {}
-
-
-def _dense(benchmark: Benchmark) -> float:
-    return next(iter(benchmark.models.values())).p50_ms
 
 
 def _differences(report: Report, baseline: Report) -> str:

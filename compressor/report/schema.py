@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
+from compressor.budget.search.speed import Speed
 from compressor.errors import InputError
+from compressor.gates.history import GateEpoch
+from compressor.support.ranges import Count, Milliseconds, Number, Share
+from compressor.training.history import Activity, Epoch
 
 SCHEMA_VERSION = 1
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Milliseconds = Annotated[float, Field(gt=0, lt=1e9)]
-Number = Annotated[int, Field(ge=1, lt=2**63)]
+DENSE, COMPACT = "dense", "compact"
+"""Names of variants, the files of a run; `dense` is what all others are compared with."""
+FP32 = "fp32"
 
 
 class Part(BaseModel):
@@ -62,6 +65,20 @@ class Quality(Part):
     agreement: str = "same top-1 as dense"
 
 
+class File(Part):
+    """One variant: an ONNX file of the run.
+
+    Attributes:
+        network: Which network of the report it computes: `dense` or `compact`.
+        bytes: Size, with the weights beside it where it is too large for one file; None where that is not known.
+        precision: Of its weights and products.
+    """
+
+    network: Literal["dense", "compact"]
+    bytes: Number | None = None
+    precision: str = FP32
+
+
 class Group(Part):
     """A channel group: pruned to `kept` of `size` units, or left alone for a `reason`; `inexact` where norms mix it."""
 
@@ -96,7 +113,7 @@ class Latency(Part):
 
 
 class Speedup(Part):
-    """Ratio of latencies, dense by compact, with its 95 % interval."""
+    """Ratio of latencies, that of the dense file by that of another one, with its 95 % interval."""
 
     median: float
     low: float
@@ -104,27 +121,51 @@ class Speedup(Part):
 
 
 class Benchmark(Part):
-    """A paired measurement; the first of `models` is the dense network, the second the compact one.
+    """A paired measurement of all files of a run.
 
-    A sample is the mean of `calls_per_sample` calls. `clock` is `thread_cpu` or `wall`; `wall_speedup` is what a user
-    felt while the machine was as busy as it was; `aa` is the dense network against its own copy.
+    Attributes:
+        provider, threads, batch: How they were run.
+        models: Latency of every variant.
+        delivered: The variant that `speedup` and `wall_speedup` are about.
+        speedup: How many times as fast as the dense file the delivered one is.
+        speedups: The same of every variant but the dense one.
+        calls_per_sample: Number of calls that a sample is the mean of.
+        warnings: Reasons to doubt these numbers.
+        clock: `thread_cpu` or `wall`.
+        aa: The dense file against its own copy.
+        wall_speedup: What a user felt while the machine was as busy as it was.
     """
 
     provider: str
     threads: Count
     batch: Count
     models: dict[str, Latency] = Field(min_length=2)
+    delivered: str = COMPACT
     speedup: Speedup
+    speedups: dict[str, Speedup] = {}
     calls_per_sample: Number = 1
     warnings: list[str] = []
     clock: str = "wall"
     aa: Speedup | None = None
     wall_speedup: Speedup | None = None
 
+    @model_validator(mode="after")
+    def _name_variants(self) -> Self:
+        """Refuse latencies without those that count; reports of 0.1.0 have no `speedups`."""
+        if missing := {DENSE, self.delivered} - self.models.keys():
+            raise ValueError(f"there is no latency of {', '.join(sorted(missing))}")
+        self.speedups = self.speedups or {self.delivered: self.speedup}
+        return self
+
     @property
-    def compact(self) -> Latency:
-        """That of the compact network."""
-        return list(self.models.values())[1]
+    def dense(self) -> Latency:
+        """That of the dense file."""
+        return self.models[DENSE]
+
+    @property
+    def after(self) -> Latency:
+        """That of the delivered file."""
+        return self.models[self.delivered]
 
     @property
     def setting(self) -> str:
@@ -148,15 +189,6 @@ class Rule(Part):
     measured: float | None
     passed: bool
     text: str
-
-
-class Epoch(Part):
-    """One epoch of fine-tuning; `metrics`, and `accuracy` among them, are those on the training batches."""
-
-    epoch: Count
-    loss: float
-    accuracy: float | None = None
-    metrics: dict[str, float] = {}
 
 
 class Score(Part):
@@ -196,73 +228,6 @@ class Finetune(Part):
         return named.get(self.delivered, self.held_out.epochs[-1])
 
 
-class Activity(Part):
-    """Units of a layer before fine-tuning: those that never fired, and those that were raised since they hardly did."""
-
-    layer: str
-    units: Number
-    dead: Count
-    raised: Count
-
-
-class GateEpoch(Part):
-    """How wide learned gates made every group by the end of an epoch, by its name.
-
-    Attributes:
-        epoch: Its number, from 1.
-        expected: Expected number of open units.
-        thresholded: Number of units whose gate is open without chance.
-    """
-
-    epoch: Count
-    expected: dict[str, float]
-    thresholded: dict[str, Count]
-
-
-class Attempt(Part):
-    """Widths that were measured on the way to a speed-up: budget, price in quality, and what they gave."""
-
-    share: float
-    price: float
-    speedup: Speedup
-
-
-class Speed(Part):
-    """The way to a target on measured time.
-
-    Attributes:
-        target: The speed-up that was wanted.
-        reached: Whether the last attempt holds it for certain.
-        measured: Whether attempts were measured here, or predicted by the table of another device.
-        attempts: All of them; the last one was taken.
-        device: What the latency table belongs to; None where there is none.
-        block: Channels that the device works on together.
-        align: Widths that are no multiple of this are slower.
-        error: The table predicted nine of ten networks that were held out better than by this share.
-        multiple_of: What widths were multiples of.
-        doubt: Why the latency table was not used to choose widths, where it was not.
-        dense_ms: What the table says about the dense network.
-        predicted_ms: And about the compact one.
-        layers: Milliseconds of each layer of the compact network, by its node in the file.
-        curves: Milliseconds of the dense network with one group at every width from 0 up, for some groups.
-    """
-
-    target: float
-    reached: bool
-    measured: bool
-    attempts: list[Attempt] = Field(min_length=1)
-    device: dict[str, Any] | None = None
-    block: Count | None = None
-    align: Count | None = None
-    error: float | None = None
-    multiple_of: Number | None = None
-    doubt: str | None = None
-    dense_ms: float | None = None
-    predicted_ms: float | None = None
-    layers: dict[str, float] = {}
-    curves: dict[str, list[float]] = {}
-
-
 class BatchChoice(Part):
     """Whether the file takes any batch size, and how fast the other kind of file would be compared with it."""
 
@@ -280,6 +245,7 @@ class Report(Part):
         dense: The network before.
         pruned: The network after the cut (and refit), before fine-tuning.
         compact: The network that was exported.
+        files: The ONNX files, by the name of the variant.
         groups: Every channel group and everything that was left alone.
         parity: The compact file against the compact module.
         benchmarks: One per batch size.
@@ -311,6 +277,7 @@ class Report(Part):
     dense: Network
     pruned: Network
     compact: Network
+    files: dict[str, File] = {}
     groups: list[Group]
     parity: Parity
     benchmarks: list[Benchmark] = Field(min_length=1)
@@ -326,6 +293,28 @@ class Report(Part):
     warnings: list[str] = []
     task: str = "classification"
     quality: Quality = Quality()
+
+    @model_validator(mode="after")
+    def _name_files(self) -> Self:
+        """Refuse files without those that count; reports of 0.1.0 have no `files`."""
+        if not self.files:
+            networks: list[tuple[Literal["dense", "compact"], Network]] = [
+                ("dense", self.dense),
+                ("compact", self.compact),
+            ]
+            self.files = {name: File(network=name, bytes=network.onnx_bytes) for name, network in networks}
+        if missing := {DENSE, *(benchmark.delivered for benchmark in self.benchmarks)} - self.files.keys():
+            raise ValueError(f"there is no file {', '.join(sorted(missing))}")
+        return self
+
+    @property
+    def delivered(self) -> str:
+        """The variant that the run is about."""
+        return self.benchmarks[0].delivered
+
+    def network(self, variant: str) -> Network:
+        """Return the network that a file computes."""
+        return self.dense if self.files[variant].network == "dense" else self.compact
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -354,7 +343,7 @@ class Report(Part):
 
     @property
     def speedup(self) -> float:
-        """Median speed-up at the first batch size."""
+        """Median speed-up of the delivered file at the first batch size."""
         return self.benchmarks[0].speedup.median
 
     @property

@@ -9,7 +9,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+T = TypeVar("T")
 
 
 def sha256(path: Path) -> str:
@@ -48,3 +53,18 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a file of a stage."""
     return json.loads(path.read_text())
+
+
+def write_facts(path: Path, facts: object) -> None:
+    """Write a file of a stage: a dataclass, a part of a report, or a collection of them."""
+    path.write_bytes(to_json(facts, indent=1, inf_nan_mode="constants"))
+
+
+def read_facts(path: Path, kind: type[T]) -> T:
+    """Read what `write_facts` wrote; keys of another version are skipped.
+
+    Args:
+        path: A file of a stage.
+        kind: The class of what was written, such as `list[Epoch]`.
+    """
+    return TypeAdapter(kind).validate_json(path.read_bytes())

@@ -21,6 +21,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.4g} %"
 
 
+def points(value: float) -> str:
+    """Format a difference of shares, with its sign: `+0.31 points`."""
+    return f"{100 * value:+.2f} points"
+
+
 def milliseconds(value: float) -> str:
     """Format a latency: `1.84 ms`."""
     return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
@@ -29,3 +34,13 @@ def milliseconds(value: float) -> str:
 def times(value: float) -> str:
     """Format a factor: `1.84x`."""
     return f"{value:.2f}x"
+
+
+def lost(value: float) -> str:
+    """Format a drop of a share: `1.25 points`."""
+    return f"{100 * value:.2f} points"
+
+
+def megabytes(value: float) -> str:
+    """Format a number of megabytes in the unit that fits: `590 kB`."""
+    return size(1e6 * value)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,25 +16,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from compressor.support.modules import evaluating
+from compressor.training.history import Activity
 
 RECTIFIERS = {F.relu, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
-
-
-@dataclass(frozen=True)
-class Activity:
-    """The units of a layer whose output goes straight into a rectifier.
-
-    Attributes:
-        layer: Its name.
-        units: Number of units.
-        dead: Units that never fire on the images.
-        raised: Units that fire too rarely, dead ones among them, and were raised.
-    """
-
-    layer: str
-    units: int
-    dead: int
-    raised: int
 
 
 def revive(model: nn.Module, inputs: Sequence[Tensor], least: float) -> list[Activity]:

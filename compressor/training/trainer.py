@@ -121,7 +121,7 @@ class Trainer:
         loss, metrics, images = self.meter.total(self.accelerator)
         self._check(math.isfinite(loss) and _finite(self.model), epoch)
         seconds = time.perf_counter() - started
-        self.history.append(Epoch(epoch + 1, loss, metrics, lr, seconds, images / seconds))
+        self.history.append(Epoch(epoch + 1, loss, metrics.get("accuracy"), lr, seconds, images / seconds, metrics))
         self.meter, self.begin, self.seconds = self._new_meter(), 0, 0.0
 
     def _judge(self) -> None:

@@ -16,18 +16,19 @@ import pytest
 import exporters
 from exporters import clock
 from exporters.clock import THREAD_CPU, WALL, calm, clock_for, is_fine, timed
+from exporters.providers import find_provider
 
 
 def test_one_thread_on_the_processor_is_timed_by_its_own_time() -> None:
-    assert clock_for("cpu", 1) == THREAD_CPU
-    assert clock_for("cpu", 2) == WALL
-    assert clock_for("cuda", 1) == WALL
+    assert clock_for(find_provider("cpu"), 1) == THREAD_CPU
+    assert clock_for(find_provider("cpu"), 2) == WALL
+    assert clock_for(find_provider("cuda"), 1) == WALL
 
 
 def test_a_clock_that_stands_still_or_moves_in_large_steps_is_not_used() -> None:
     ticks = itertools.count()
-    assert clock_for("cpu", 1, lambda: 0.0) == WALL
-    assert clock_for("cpu", 1, lambda: next(ticks) // 1_000_000 * 0.0156) == WALL
+    assert clock_for(find_provider("cpu"), 1, lambda: 0.0) == WALL
+    assert clock_for(find_provider("cpu"), 1, lambda: next(ticks) // 1_000_000 * 0.0156) == WALL
     assert is_fine(lambda: next(ticks) * 1e-6)
 
 

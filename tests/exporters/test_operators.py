@@ -9,18 +9,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
 
 import exporters
-from exporters import clock, cores, operators
+from exporters import clock, cores, errors, operators, providers
 from exporters.errors import ExportError
 from exporters.hollow import hollow
 from exporters.latency_table import LatencyTable
 from exporters.memory import peak_bytes
-from exporters.operators import Measured, Operator, device, is_here, measure_operators
+from exporters.operators import Measured, device, is_here, measure_operators
 from tests.exporters.models import Residual, with_statistics
 
 X = torch.randn(2, 3, 16, 16)
@@ -42,7 +41,7 @@ def test_hollow_runs_the_same_operators(network: Path) -> None:
 def test_the_script_writes_a_table_without_this_package(network: Path, tmp_path: Path) -> None:
     shutil.copyfile(operators.__file__, tmp_path / "measure.py")
     (tmp_path / "exporters").mkdir()
-    for module in (clock, cores):
+    for module in (clock, cores, errors, providers):
         shutil.copy(module.__file__, tmp_path / "exporters")
     (tmp_path / "a.onnx").write_bytes(hollow(onnx.load(network)))
     kit = {"settings": {"provider": "cpu", "threads": 1, "batch": 1}, "files": ["a.onnx"], "widths": [{}]}
@@ -83,30 +82,39 @@ def test_memory_of_a_file_that_does_not_run_is_an_error(tmp_path: Path) -> None:
 
 
 class Made:
-    """A bench on which every call takes as long as `pace` says at that turn."""
+    """A session whose calls take as long as its network's size and the machine's pace at that call say."""
 
-    def __init__(self, pace: Callable[[int], float]) -> None:
-        self.pace, self.turns = pace, 0
+    now = 0
 
-    def turn(self, index: int) -> Measured:
-        self.turns += 1
-        us = self.pace(self.turns) * (100.0 - index)
-        return Measured(us, [(Operator("conv", "Conv", (), ()), us)])
+    def __init__(self, size: float) -> None:
+        self.size = size
+
+    def run(self, *arguments: object) -> float:
+        Made.now += 1
+        return self.size
 
 
 @pytest.mark.parametrize(
-    ("pace", "off", "share"),
+    "pace",
     [
-        (lambda turn: 3.0 if turn == 11 else 1.0, 0.0, 0.0),  # a load hits the reference once
-        (lambda turn: 1 + 0.002 * turn, 0.05, 0.0),  # a machine that becomes slower and slower
-        (lambda turn: 1.5 if turn > 40 else 1.0, 0.0, 0.25),  # and one that stays at another pace, after some turns
+        lambda call: 3.0 if call == 111 else 1.0,
+        lambda call: 1 + 0.002 * call,
+        lambda call: 1.5 if call > 400 else 1.0,
+        lambda call: 1.0 + call % 2,
     ],
-    ids=["spike", "drift", "step"],
+    ids=["spike", "drift", "step", "coming and going"],
 )
-def test_a_drift_is_corrected_and_a_spike_is_not_taken_for_one(
-    pace: Callable[[int], float], off: float, share: float, monkeypatch: pytest.MonkeyPatch
+def test_what_slows_the_reference_as_well_is_taken_out(
+    pace: Callable[[int], float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operators, "_Bench", lambda *arguments: Made(pace))
-    turns = measure_operators([b""] * 80)
-    wrong = [abs(turn.total / (100.0 - index) / turns[0].total * 100.0 - 1) for index, turn in enumerate(turns)]
-    assert np.mean(np.array(wrong) > off + 1e-9) <= share
+    def timed(call: Callable[[], float]) -> tuple[float, float]:
+        seconds = 1e-4 * call() * pace((Made.now - 1) // 2)  # a call and the one beside it see the same machine
+        return seconds, seconds
+
+    Made.now = 0
+    monkeypatch.setattr(operators, "timed", timed)
+    monkeypatch.setattr(operators._Bench, "_open", lambda self, network, *rest: (Made(float(network)), {}))
+    monkeypatch.setattr(operators._Bench, "_profiled", lambda self, network: Measured(0.0))
+    turns = measure_operators([str(100 - index).encode() for index in range(80)])
+    for index, turn in enumerate(turns):
+        assert turn.total / turns[0].total == pytest.approx((100 - index) / 100)

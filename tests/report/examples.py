@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from compressor.gates.history import GateEpoch
 from compressor.report.schema import (
-    Activity,
     Benchmark,
-    Epoch,
     Finetune,
-    GateEpoch,
     Group,
     Latency,
     Network,
@@ -21,6 +19,7 @@ from compressor.report.schema import (
     Speedup,
 )
 from compressor.report.writers.base import Samples
+from compressor.training.history import Activity, Epoch
 
 ENVIRONMENT = {"cpu": "A CPU", "cores": 2, "providers": ["CPUExecutionProvider"]}
 
@@ -71,6 +70,21 @@ def report(**changes: object) -> Report:
         "history": [Epoch(epoch=e, loss=0.9 / e, accuracy=0.8 + 0.02 * e) for e in range(1, 6)],
     }
     return Report(**(values | changes))  # type: ignore[arg-type]
+
+
+def with_int8() -> Report:
+    """Return a report of a run with four files, of which the quantised compact one is delivered."""
+    files: dict[str, object] = {name: file.model_dump() for name, file in report().files.items()}
+    for network, size in (("dense", 280111), ("compact", 151222)):
+        files[f"{network}_int8"] = {"network": network, "bytes": size, "precision": "int8"}
+    benchmarks = []
+    for bench in report().benchmarks:
+        faster = {f"{name}_int8": m.model_copy(update={"p50_ms": m.p50_ms / 2}) for name, m in bench.models.items()}
+        last = Speedup(median=3.5, low=3.4, high=3.6)
+        speedups = {"compact": bench.speedup, "dense_int8": Speedup(median=2, low=1.9, high=2.1), "compact_int8": last}
+        changes = {"models": bench.models | faster, "speedups": speedups, "speedup": last, "delivered": "compact_int8"}
+        benchmarks.append(bench.model_copy(update=changes))
+    return report(files=files, benchmarks=benchmarks)
 
 
 def samples(of: Report) -> Samples:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from compressor.recipe import AcceptSection, Target
-from compressor.report.acceptance import judge
+from compressor.recipe import AcceptSection, BaselineSection, Target
+from compressor.report.acceptance import CRITERIA, judge
+from compressor.report.rules import Criterion
 from compressor.report.schema import Network, Parity, Quality, Report, Rule
+from compressor.report.writers.tables import rule_rows
 from tests.report.examples import benchmark, report
 
 
@@ -19,6 +21,20 @@ def with_compact(**changes: object) -> Report:
     dense = Network(params=1000, macs=1000, accuracy=0.9, onnx_bytes=1000)
     compact = {"params": 500, "macs": 500, "accuracy": 0.9, "onnx_bytes": 500} | changes
     return report(dense=dense, compact=Network(**compact))  # type: ignore[arg-type]
+
+
+def test_every_bound_of_a_recipe_has_its_row_in_the_table_and_every_row_its_bound() -> None:
+    bounds = {f"target.{name}" for name in Target.model_fields} | AcceptSection.model_fields.keys() - {"baseline"}
+    assert set(CRITERIA) == bounds | {f"baseline.{name}" for name in BaselineSection.model_fields}
+
+
+def test_a_new_row_is_judged_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Criterion("≤", lambda value: f"{value:.0f} epochs", lambda case: len(case.report.history), "training took")
+    monkeypatch.setitem(CRITERIA, "parity", row)
+    judged = rule("parity", report(), parity=4)
+    assert (judged.measured, judged.passed, judged.text) == (5, False, "training took")
+    shown = rule_rows(report(accept=[judged]))[0]
+    assert (shown.required, shown.measured) == ("≤ 4 epochs", "5 epochs")
 
 
 @pytest.mark.parametrize(("macs", "passed"), [(1, True), (500, True), (505, True), (506, False)])
@@ -90,7 +106,7 @@ def test_parity_is_judged_by_the_relative_difference(max_rel: float, passed: boo
 )
 def test_limits_are_those_of_the_compact_network(name: str, bound: float, passed: bool) -> None:
     measured = with_compact()
-    measured.benchmarks[0].compact.peak_bytes = 20_000_000
+    measured.benchmarks[0].after.peak_bytes = 20_000_000
     assert rule(name, measured, **{name: bound}).passed is passed
 
 

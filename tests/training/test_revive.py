@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressor.training.revive import Activity, revive
+from compressor.training.history import Activity
+from compressor.training.revive import revive
 
 
 class Block(nn.Module):

@@ -18,6 +18,7 @@ from compressor.recipe import BenchmarkSection
 from compressor.structure.groups import Groups
 from compressor.support.progress import Journal
 from exporters.latency_table import LatencyTable
+from exporters.providers import find_provider
 
 WHY_NOT = "no-table.txt"
 
@@ -36,7 +37,7 @@ def learn_skeleton(model: nn.Module, groups: Groups, section: BenchmarkSection, 
     Raises:
         InputError: there can be no latency table of this network, or with this provider.
     """
-    if section.provider != "cpu":
+    if not find_provider(section.provider).times_operators:
         cure = "give a target in speedup all the same: candidates are measured as a whole"
         raise InputError(f"no operators are timed on {section.provider}", where="benchmark.provider", cure=cure)
     return Skeleton.learn(model, groups, export)

@@ -16,7 +16,7 @@ from compressor.budget.latency.skeleton import Skeleton
 from compressor.errors import InputError
 from compressor.structure.groups import Groups
 from compressor.support import hashing
-from exporters import clock, cores, operators
+from exporters import clock, cores, errors, operators, providers
 from exporters.latency_table import LatencyTable
 from exporters.operators import Measured, device, measure_operators, merged
 
@@ -25,6 +25,8 @@ FEWEST, FIRST = 24, 48
 """Networks that are measured at least; and those that are measured twice where the first time was not enough."""
 KIT = 64
 """Networks of a kit: on the other device nobody can tell when they are enough."""
+KIT_MODULES = (clock, cores, errors, providers)
+"""What `measure.py` imports of `exporters`."""
 GOOD, FAIR = 0.025, 0.03
 """Held-out errors at which no more networks are measured, and from which on the first ones are not measured again."""
 
@@ -72,6 +74,7 @@ def measure_table(
         raise InputError(f"tables cannot be kept ({error.strerror})", where=str(folder), cure=cure) from error
     first = range(min(FIRST, len(widths)))
     turns = [*first, *first, *range(len(first), len(widths))]
+    by_operator = providers.find_provider(settings["provider"]).times_operators
 
     def table(measured: Sequence[Measured]) -> LatencyTable:
         together: dict[int, list[Measured]] = {}
@@ -83,7 +86,7 @@ def measure_table(
     def goes_on(measured: Sequence[Measured]) -> bool:
         named = tuple(widths[index] for index in turns[: len(measured)])
         LatencyTable(device(), dict(settings), named, tuple(measured)).save(own / TURNS)
-        if len(measured) < min(FEWEST, len(widths)) or settings["provider"] != "cpu":
+        if len(measured) < min(FEWEST, len(widths)) or not by_operator:
             return True
         return Latency(table(measured), skeleton, groups).error > (GOOD if len(measured) < len(first) else FAIR)
 
@@ -138,7 +141,7 @@ def write_kit(skeleton: Skeleton, groups: Groups, settings: Mapping[str, Any], d
     shutil.copyfile(operators.__file__, script)
     package.mkdir(exist_ok=True)
     (package / "__init__.py").write_text("")
-    needed = [Path(shutil.copy(str(module.__file__), package)) for module in (clock, cores)]
+    needed = [Path(shutil.copy(str(module.__file__), package)) for module in KIT_MODULES]
     return [*files, directory / "kit.json", script, package / "__init__.py", *needed]
 
 

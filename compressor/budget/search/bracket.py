@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import exp, log
+from typing import TYPE_CHECKING
 
-from compressor.budget.costs.base import Widths
+from compressor.support.ranges import Count
 from exporters.statistics import Speedup
+
+if TYPE_CHECKING:
+    from compressor.budget.costs.base import Widths  # brings torch, which reading a report need not wait for
 
 MAX_ATTEMPTS, MAX_SPENDINGS, MAX_CONFIRMATIONS = 10, 5, 3
 """How many choices are measured on the way to the target, to spend what is left, and once more before one is taken."""
@@ -36,15 +40,15 @@ class Attempt:
 
     Attributes:
         share: The budget that it was chosen for, as a share of the dense cost.
-        widths: Kept units by the name of the group.
         price: What the widths cost in quality.
         speedup: As measured.
+        widths: Kept units by the name of the group; reports of version 0.1.0 have none.
     """
 
     share: float
-    widths: dict[str, int]
     price: float
     speedup: Speedup
+    widths: dict[str, Count] = field(default_factory=dict)
 
     def holds(self, target: float) -> bool:
         """Whether the speed-up is at least the target, for certain."""
@@ -202,6 +206,7 @@ class _Bracket:
 
     def _attempt(self, share: float, widths: dict[str, int]) -> Attempt:
         known = next((a.speedup for a in self.attempts if a.widths == widths), None)
-        attempt = Attempt(share, widths, self.candidates.price(widths), known or self.candidates.measure(widths))
+        price, speedup = self.candidates.price(widths), known or self.candidates.measure(widths)
+        attempt = Attempt(share, price, speedup, widths)
         self.attempts.append(attempt)
         return attempt

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -19,6 +18,7 @@ from compressor.budget.latency.build import Export, read_cost, settings_of
 from compressor.budget.latency.model import Latency
 from compressor.budget.latency.weight_cache import BOUNDLESS
 from compressor.budget.search.bracket import WORTHWHILE, Attempt, Candidates, search_widths
+from compressor.budget.search.speed import Speed
 from compressor.budget.targets.base import USUAL_ALIGNMENT, Problem
 from compressor.errors import InputError, MachineError
 from compressor.recipe import BenchmarkSection
@@ -121,10 +121,9 @@ class SpeedupSearch:
     def _dense_ms(self) -> float:
         if not self.is_here:
             return self.cost.dense
-        result = self._benchmark([self.dense])
-        return next(iter(result.models.values())).p50_ms
+        return self._benchmark({"dense": self.dense}).models["dense"].p50_ms
 
-    def _benchmark(self, files: list[Path]) -> Benchmark:
+    def _benchmark(self, files: Mapping[str, Path]) -> Benchmark:
         seconds = min(CANDIDATE_SECONDS, self.section.seconds)
         return benchmark(
             files, **settings_of(self.section), memory=False, min_seconds=seconds, precision=CANDIDATE_PRECISION
@@ -138,7 +137,7 @@ class SpeedupSearch:
             if self.silent:
                 silence(small, plan, self.groups)
             self.export(small, candidate)
-            return self._benchmark([self.dense, candidate])
+            return self._benchmark({"dense": self.dense, "candidate": candidate})
 
 
 def make_search(problem: Problem) -> SpeedupSearch:
@@ -212,8 +211,7 @@ class _Plans(Candidates):
             cure = "run again when less else runs on this machine; finished stages are kept"
             raise MachineError(both.doubt, where="compress.target", cure=cure)
         self.measured[key] = both
-        assert both.speedup is not None
-        return both.speedup, before is not None
+        return both.speedups["candidate"], before is not None
 
     def neighbours(self, widths: Widths, share: float) -> Iterator[dict[str, int]]:
         """One group wider, or one wider and another one narrower."""
@@ -251,23 +249,30 @@ def describe(cost: Latency) -> str:
     )
 
 
-def summary(search: SpeedupSearch, groups: Groups, target: float, attempts: list[Attempt]) -> dict[str, Any]:
+def summary(search: SpeedupSearch, groups: Groups, target: float, attempts: list[Attempt]) -> Speed:
     """What the report tells about the way to the target."""
-    best, found, cost = attempts[-1], dict[str, Any](), search.cost
-    if isinstance(cost, Latency):
-        found = {
-            "device": cost.table.device,
-            "block": cost.staircase.block,
-            "align": cost.staircase.align,
-            "error": cost.error,
-            "dense_ms": cost.dense,
-            "predicted_ms": cost.total(best.widths),
-            "layers": cost.by_layer(best.widths),
-            "curves": _curves(cost, groups),
-        }
-    tried = [{"share": a.share, "price": a.price, "speedup": dataclasses.asdict(a.speedup)} for a in attempts]
-    settings = {"target": target, "multiple_of": search.multiple_of, "doubt": search.table_doubt}
-    return settings | {"reached": best.holds(target), "measured": search.is_here, "attempts": tried, **found}
+    best, cost = attempts[-1], search.cost
+    speed = Speed(
+        target=target,
+        reached=best.holds(target),
+        measured=search.is_here,
+        attempts=attempts,
+        multiple_of=search.multiple_of,
+        doubt=search.table_doubt,
+    )
+    if not isinstance(cost, Latency):
+        return speed
+    return dataclasses.replace(
+        speed,
+        device=cost.table.device,
+        block=cost.staircase.block,
+        align=cost.staircase.align,
+        error=cost.error,
+        dense_ms=cost.dense,
+        predicted_ms=cost.total(best.widths),
+        layers=cost.by_layer(best.widths),
+        curves=_curves(cost, groups),
+    )
 
 
 def _curves(cost: CostModel, groups: Groups) -> dict[str, list[float]]:

@@ -90,19 +90,8 @@ class Choice:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """How a run is judged by a target.
-
-    Attributes:
-        measured: What was reached; None where that cannot be told.
-        passed: Whether that is enough.
-        text: What was measured, or why nothing was.
-    """
-
-    measured: float | None
-    passed: bool
-    text: str
+class UnjudgedError(Exception):
+    """Why a run cannot be judged by what it has measured."""
 
 
 class Target(ABC):
@@ -164,8 +153,16 @@ class Target(ABC):
         """Choose widths of some groups that meet the target."""
 
     @abstractmethod
-    def judge(self, report: Report) -> Verdict:
-        """Judge what a run has measured."""
+    def measure(self, report: Report) -> float | None:
+        """What is compared with the value; None where a run has not measured it.
+
+        Raises:
+            UnjudgedError: it was measured, and cannot be trusted.
+        """
+
+    @abstractmethod
+    def meaning(self, report: Report) -> str:
+        """What the two numbers mean."""
 
     def format(self, value: float) -> str:
         """A value for people."""

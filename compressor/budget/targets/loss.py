@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from compressor.budget.targets.base import Choice, Problem, Target, Verdict
+from compressor.budget.targets.base import Choice, Problem, Target
 
 if TYPE_CHECKING:
     from compressor.budget.allocate import Budget
@@ -42,10 +42,9 @@ class LossTarget(Target):
         problem.journal.say(f"{found.share:.1%} of the MACs raise the loss by {found.rise:.4g}")
         return Choice(found.widths, {"rise": found.rise})
 
-    def judge(self, report: Report) -> Verdict:
-        measured = report.rise
-        if measured is None:
-            return Verdict(None, False, "cannot be judged: it was not measured")
+    def measure(self, report: Report) -> float | None:
+        return report.rise
+
+    def meaning(self, report: Report) -> str:
         measure = f"{report.quality.divergence} to the dense network on held-out images"
-        text = f"rise of the loss before fine-tuning: {measure}"
-        return Verdict(measured, measured <= self.value, text)
+        return f"rise of the loss before fine-tuning: {measure}"

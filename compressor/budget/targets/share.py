@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from compressor.budget.targets.base import Choice, Problem, Target, Verdict, make_cost_model
+from compressor.budget.targets.base import Choice, Problem, Target, make_cost_model
 from compressor.errors import InputError
 from compressor.support.units import percent
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from compressor.budget.allocate import Budget
     from compressor.report import Report
-    from compressor.report.schema import Network
     from compressor.selection.base import Ranking
     from compressor.structure.groups import Groups
 
@@ -58,13 +57,15 @@ class ShareTarget(Target):
         return Choice(self.budget(problem).widths(groups, rankings))
 
     @abstractmethod
-    def amount(self, network: Network) -> float:
-        """What a network of the report has of it."""
+    def amount(self, report: Report, variant: str) -> float | None:
+        """What a variant of a run has of it."""
 
-    def judge(self, report: Report) -> Verdict:
-        measured = self.amount(report.compact) / self.amount(report.dense)
-        text = f"share of {self.words} that is kept, at most 1 % above the target"
-        return Verdict(measured, measured <= self.value * (1 + self.tolerance), text)
+    def measure(self, report: Report) -> float | None:
+        dense, delivered = self.amount(report, "dense"), self.amount(report, report.delivered)
+        return delivered / dense if dense and delivered is not None else None
+
+    def meaning(self, report: Report) -> str:
+        return f"share of {self.words} that is kept, at most 1 % above the target"
 
     def format(self, value: float) -> str:
         return percent(value)
@@ -80,8 +81,8 @@ class MacsTarget(ShareTarget):
     def share(self) -> float:
         return self.value
 
-    def amount(self, network: Network) -> float:
-        return network.macs
+    def amount(self, report: Report, variant: str) -> float:
+        return report.network(variant).macs
 
     def choose(self, problem: Problem, groups: Groups, rankings: Mapping[str, Ranking]) -> Choice:
         """Choose widths whose multiply-adds, counted in the shrunk network, meet the target.
@@ -126,8 +127,8 @@ class ParamsTarget(ShareTarget):
     name = words = "params"
     summary = "Fraction of the parameters to keep."
 
-    def amount(self, network: Network) -> float:
-        return network.params
+    def amount(self, report: Report, variant: str) -> float:
+        return report.network(variant).params
 
 
 class SizeTarget(ShareTarget):
@@ -138,8 +139,8 @@ class SizeTarget(ShareTarget):
     words = "the ONNX file"
     reads = ("dense",)
 
-    def amount(self, network: Network) -> float:
-        return float(network.onnx_bytes or 0)
+    def amount(self, report: Report, variant: str) -> float | None:
+        return report.files[variant].bytes
 
     def budget(self, problem: Problem) -> Budget:
         """The graph around the weights stays: a fraction of the file is a smaller one of its weights."""

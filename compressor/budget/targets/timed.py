@@ -6,14 +6,15 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from compressor.budget.targets.base import Choice, Problem, Target, Verdict
+from compressor.budget.targets.base import Choice, Problem, Target, UnjudgedError
 from compressor.support.units import milliseconds, times
 
 if TYPE_CHECKING:
     from compressor.budget.allocate import Budget
+    from compressor.budget.search.speed import Speed
     from compressor.budget.search.speedup import SpeedupSearch
     from compressor.report import Report
-    from compressor.report.schema import Benchmark, Speed
+    from compressor.report.schema import Benchmark
     from compressor.selection.base import Ranking
     from compressor.structure.groups import Groups
 
@@ -45,30 +46,34 @@ class TimedTarget(Target):
 
         return make_search(problem)
 
-    def judge(self, report: Report) -> Verdict:
+    def measure(self, report: Report) -> float | None:
         """Predicted where the target is about another device: what is measured here says nothing about that one."""
         from exporters.statistics import doubt
 
         first, speed = report.benchmarks[0], report.speed
         if speed is not None and not speed.measured:
-            measured = self.predicted(speed)
-            text = f"by the latency table of another device ({(speed.device or {}).get('cpu')}), not measured here"
-            return Verdict(measured, self.is_met(measured), text)
+            return self.predicted(speed)
         if first.aa and (reason := doubt(first.aa.low, first.aa.high)):
-            return Verdict(None, False, f"cannot be judged: {reason}")
+            raise UnjudgedError(reason)
         return self.measured(first)
 
-    @abstractmethod
-    def is_met(self, measured: float) -> bool:
-        """Whether a value is at least as good as what is asked for."""
+    def meaning(self, report: Report) -> str:
+        speed = report.speed
+        if speed is not None and not speed.measured:
+            return f"by the latency table of another device ({(speed.device or {}).get('cpu')}), not measured here"
+        return self.words(report.benchmarks[0])
 
     @abstractmethod
     def predicted(self, speed: Speed) -> float:
         """What a latency table says of the chosen widths."""
 
     @abstractmethod
-    def measured(self, benchmark: Benchmark) -> Verdict:
-        """Judge a measurement that can be trusted."""
+    def measured(self, benchmark: Benchmark) -> float:
+        """What a measurement that can be trusted says."""
+
+    @abstractmethod
+    def words(self, benchmark: Benchmark) -> str:
+        """What is measured."""
 
 
 class SpeedupTarget(TimedTarget):
@@ -86,18 +91,16 @@ class SpeedupTarget(TimedTarget):
     def speedup(self, search: SpeedupSearch) -> float:
         return self.value
 
-    def is_met(self, measured: float) -> bool:
-        return measured >= self.value
-
     def predicted(self, speed: Speed) -> float:
         assert speed.predicted_ms is not None and speed.dense_ms is not None
         return speed.dense_ms / speed.predicted_ms
 
-    def measured(self, benchmark: Benchmark) -> Verdict:
-        low = benchmark.speedup.low
+    def measured(self, benchmark: Benchmark) -> float:
+        return benchmark.speedup.low
+
+    def words(self, benchmark: Benchmark) -> str:
         median = f"median {benchmark.speedup.median:.2f}"
-        text = f"lower end of the 95 % interval of the measured speed-up ({benchmark.setting}; {median})"
-        return Verdict(low, self.is_met(low), text)
+        return f"lower end of the 95 % interval of the measured speed-up ({benchmark.setting}; {median})"
 
     def format(self, value: float) -> str:
         return times(value)
@@ -112,16 +115,15 @@ class LatencyTarget(TimedTarget):
     def speedup(self, search: SpeedupSearch) -> float:
         return search.speedup_of(self.value)
 
-    def is_met(self, measured: float) -> bool:
-        return measured <= self.value
-
     def predicted(self, speed: Speed) -> float:
         assert speed.predicted_ms is not None
         return speed.predicted_ms
 
-    def measured(self, benchmark: Benchmark) -> Verdict:
-        ms = benchmark.compact.p50_ms
-        return Verdict(ms, self.is_met(ms), f"median milliseconds of a call ({benchmark.setting})")
+    def measured(self, benchmark: Benchmark) -> float:
+        return benchmark.after.p50_ms
+
+    def words(self, benchmark: Benchmark) -> str:
+        return f"median milliseconds of a call ({benchmark.setting})"
 
     def format(self, value: float) -> str:
         return milliseconds(value)

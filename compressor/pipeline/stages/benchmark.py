@@ -1,8 +1,7 @@
-"""Both files, measured side by side."""
+"""All files of the run, measured side by side."""
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,14 +17,18 @@ from compressor.pipeline.stages.base import Stage
 from compressor.pipeline.stages.compact import CompactStage
 from compressor.pipeline.stages.export_compact import ExportCompact
 from compressor.pipeline.stages.export_dense import ExportDense
-from compressor.support.files import read_json, write_json
+from compressor.pipeline.variants import variants
+from compressor.report.measured import benchmark_of, speedup_of
+from compressor.report.schema import BatchChoice
+from compressor.report.schema import Benchmark as Measured
+from compressor.support.files import read_facts, read_json, write_facts
 from exporters.benchmark import benchmark
 
 BENCHMARKS, BATCH = "benchmarks.json", "batch.json"
 
 
-class Measure(Stage):
-    """Measures both files at every batch size.
+class MeasureFiles(Stage):
+    """Measures all files at every batch size.
 
     Args:
         context: What all stages share.
@@ -55,7 +58,7 @@ class Measure(Stage):
         for batch in settings.batch_sizes:
             context.journal.say(f"benchmark: {settings.provider}, threads {settings.threads}, batch {batch}")
             result = benchmark(
-                [self.dense.file, self.exported.file],
+                {name: variant.path for name, variant in variants(self.dense, self.exported).items()},
                 provider=settings.provider,
                 threads=settings.threads,
                 batch=batch,
@@ -64,31 +67,35 @@ class Measure(Stage):
                 single_calls=self._single_calls,
             )
             result.save_samples(directory / samples_name(batch))
-            results.append(result.to_dict())
-        write_json(directory / BENCHMARKS, results)
-        write_json(directory / BATCH, self._batch_choice())
+            results.append(dict(benchmark_of(result)) | {"environment": result.environment})
+        write_facts(directory / BENCHMARKS, results)
+        write_facts(directory / BATCH, self._batch_choice())
 
-    def _batch_choice(self) -> dict[str, Any]:
+    def _batch_choice(self) -> BatchChoice:
         """Whether the file takes any batch, and how fast the other kind would be at the first batch size."""
         settings, dynamic = self.context.recipe.benchmark, self.context.recipe.export.dynamic_batch
         with TemporaryDirectory() as directory:
             other = Path(directory, "other.onnx")
             self.context.export(self.compact.load(), other, {}, dynamic=not dynamic)
             seconds = min(CANDIDATE_SECONDS, settings.seconds)
-            files = [self.exported.file, other]
-            found = benchmark(files, **settings_of(settings), min_seconds=seconds, memory=False).speedup
-        assert found is not None
-        return {"dynamic": dynamic, "other": dataclasses.asdict(found)}
+            files = {"mine": self.exported.file, "other": other}
+            found = benchmark(files, **settings_of(settings), min_seconds=seconds, memory=False).speedups["other"]
+        return BatchChoice(dynamic=dynamic, other=speedup_of(found))
 
     @property
-    def benchmarks(self) -> list[dict[str, Any]]:
+    def benchmarks(self) -> list[Measured]:
         """A measurement for every batch size."""
-        return list(read_json(self.directory / BENCHMARKS))
+        return read_facts(self.directory / BENCHMARKS, list[Measured])
 
     @property
-    def batch(self) -> dict[str, Any]:
+    def environment(self) -> dict[str, Any]:
+        """The machine that they were made on."""
+        return dict(read_json(self.directory / BENCHMARKS)[0]["environment"])
+
+    @property
+    def batch(self) -> BatchChoice:
         """What the other kind of batch would cost."""
-        return dict(read_json(self.directory / BATCH))
+        return read_facts(self.directory / BATCH, BatchChoice)
 
 
 def samples_name(batch: int) -> str:

@@ -12,7 +12,9 @@ from compressor.pipeline.context import PARITY_BATCHES, RunContext
 from compressor.pipeline.stages.base import Stage
 from compressor.pipeline.stages.compact import CompactStage
 from compressor.recipe import dump_recipe
-from compressor.support.files import read_json, write_json
+from compressor.report.measured import parity_of
+from compressor.report.schema import Parity
+from compressor.support.files import read_facts, write_facts
 from exporters.parity import check_parity
 
 PARITY = "parity.json"
@@ -45,7 +47,7 @@ class ExportCompact(Stage):
         metadata = {f"compressor.compact_{name}": str(cost[name]) for name in ("params", "macs")}
         context.export(model, path, metadata | {"compressor.recipe_sha256": self._recipe_hash})
         parity = check_parity(model, path, context.real_inputs, batch_sizes=PARITY_BATCHES)
-        write_json(directory / PARITY, {"max_abs": parity.max_abs, "max_rel": parity.max_rel})
+        write_facts(directory / PARITY, parity_of(parity))
 
     @property
     def file(self) -> Path:
@@ -53,6 +55,6 @@ class ExportCompact(Stage):
         return self.directory / "compact.onnx"
 
     @property
-    def parity(self) -> dict[str, Any]:
+    def parity(self) -> Parity:
         """The largest differences between file and module."""
-        return dict(read_json(self.directory / PARITY))
+        return read_facts(self.directory / PARITY, Parity)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ from compressor.report.schema import Finetune as Delivered
 from compressor.report.writers.tables import training_line
 from compressor.structure import save_compact
 from compressor.structure.surgery.silence import keep_silent
-from compressor.support.files import read_json, write_json
+from compressor.support.files import read_facts, write_facts, write_json
 from compressor.support.footprint import fitting
 from compressor.support.progress import Advance, Journal
-from compressor.tasks import as_keys
 from compressor.training.best import Best
-from compressor.training.history import Progress
+from compressor.training.history import Activity, Epoch, Progress
 from compressor.training.loop import finetune
 from compressor.training.revive import revive
 
@@ -74,7 +72,7 @@ class Finetune(CompactStage):
             )
         context.journal.say(training_line(Delivered.model_validate(best.found()), quality_of(context.task)))
         write_json(directory / JUDGED, best.found())
-        write_json(directory / HISTORY, [dataclasses.asdict(e) | as_keys(e.metrics) for e in history])
+        write_facts(directory / HISTORY, history)
         save_compact(model, plan, directory)
         assess(context, model, directory, "compact", together=True)
 
@@ -84,15 +82,18 @@ class Finetune(CompactStage):
         found = revive(model, fitting(model, context.calibration[0])[0], context.recipe.finetune.revive)
         units, dead, raised = (sum(getattr(entry, name) for entry in found) for name in ("units", "dead", "raised"))
         context.journal.say(f"finetune: {dead} of {units} units are dead; raised the bias of {raised} nearly dead ones")
-        write_json(directory / ACTIVITY, [dataclasses.asdict(entry) for entry in found])
+        write_facts(directory / ACTIVITY, found)
 
     @property
     def notes(self) -> dict[str, Any]:
         """What the report is to tell about the training, by the names of its keys."""
-        files = {"history": HISTORY, "finetune": JUDGED, "activity": ACTIVITY}
-        return {
-            key: read_json(self.directory / name) for key, name in files.items() if (self.directory / name).exists()
+        kinds = {
+            "history": (HISTORY, list[Epoch]),
+            "finetune": (JUDGED, Delivered),
+            "activity": (ACTIVITY, list[Activity]),
         }
+        paths = {key: (self.directory / name, kind) for key, (name, kind) in kinds.items()}
+        return {key: read_facts(path, kind) for key, (path, kind) in paths.items() if path.exists()}
 
 
 def teller(journal: Journal, advance: Advance, stage: str) -> Callable[[Progress], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from compressor.gates.history import GateEpoch
 from compressor.gates.settings import EPOCHS, read_gate
 from compressor.gates.trainer import train_gates
 from compressor.pipeline.context import RunContext
@@ -19,7 +19,7 @@ from compressor.pipeline.stages.select import RankingStage, Select, write_rankin
 from compressor.pipeline.store import UNFINISHED
 from compressor.structure import Plan, load_compact, save_compact
 from compressor.structure.store import WEIGHTS
-from compressor.support.files import read_json, write_json
+from compressor.support.files import read_facts, write_facts
 
 GATES = "gates.json"
 
@@ -74,7 +74,7 @@ class LearnGates(RankingStage):
                 progress=teller(context.journal, advance, "gates"),
             )
         write_rankings(directory, learned.rankings)
-        write_json(directory / GATES, [dataclasses.asdict(movement) for movement in learned.movements])
+        write_facts(directory / GATES, learned.movements)
         save_compact(learned.model, Plan(()), directory)
 
     @property
@@ -86,7 +86,6 @@ class LearnGates(RankingStage):
         return load_compact(self.directory, self.context.loaded.model)
 
     @property
-    def curve(self) -> list[Any]:
+    def curve(self) -> list[GateEpoch]:
         """What the gates did, by epochs."""
-        found: list[Any] = read_json(self.directory / GATES)
-        return found
+        return read_facts(self.directory / GATES, list[GateEpoch])

@@ -19,7 +19,7 @@ from compressor.pipeline.store import produced
 from compressor.structure import Plan
 from compressor.structure.grouping.validation import faulty_groups
 from compressor.structure.store import PLAN
-from compressor.support.files import read_json, write_json
+from compressor.support.files import read_json, write_facts, write_json
 
 FAULTS, NOTES = "faults.json", "notes.json"
 
@@ -106,7 +106,7 @@ class ChoosePlan(Stage):
             groups = dataclasses.replace(groups, items=tuple(g for g in groups if g.name not in faults))
         plan.save(directory / PLAN)
         write_json(directory / FAULTS, faults)
-        write_json(directory / NOTES, dict(choice.notes))
+        write_facts(directory / NOTES, dict(choice.notes))
 
     def _faults(self, plan: Plan) -> dict[str, str]:
         """Groups for which masking and cutting do not give the same outputs, with the reason."""

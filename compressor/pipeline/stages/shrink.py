@@ -18,7 +18,7 @@ from compressor.pipeline.stages.quality import assess
 from compressor.pipeline.stages.select import RankingStage
 from compressor.refit import Refit, refit, summary
 from compressor.structure import Plan, save_compact, shrink
-from compressor.support.files import read_json, write_json
+from compressor.support.files import read_facts, write_facts
 from compressor.tasks import agreement
 
 REFITS = "refits.json"
@@ -57,7 +57,7 @@ class Shrink(CompactStage):
             if not refits or self._is_nearer(trained, small):
                 small, refits = trained, []
         if refits:
-            write_json(directory / REFITS, [dataclasses.asdict(entry) for entry in refits])
+            write_facts(directory / REFITS, refits)
         save_compact(small, plan, directory)
         assess(context, small, directory, "pruned")
 
@@ -85,7 +85,7 @@ class Shrink(CompactStage):
         return ours >= theirs
 
     @property
-    def refits(self) -> list[dict[str, Any]]:
+    def refits(self) -> list[Refit]:
         """What was solved again, layer by layer; nothing where nothing was."""
         file = self.directory / REFITS
-        return list(read_json(file)) if file.exists() else []
+        return read_facts(file, list[Refit]) if file.exists() else []

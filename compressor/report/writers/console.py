@@ -20,8 +20,9 @@ SHOWN, NAME = 2, 32
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print the verdict, the rules, before and after, and the warnings; to stdout unless told otherwise."""
     console = console or Console()
+    variants = comparison(report)
     rules = [(r.name, r.required, r.measured, "holds" if r.passed else "FAILS") for r in rule_rows(report)]
-    console.print(_table(("", "Dense", "Compact", "Change"), comparison(report)))
+    console.print(_table(variants.head, variants.rows))
     console.print(_table(("Rule", "Required", "Measured", ""), rules))
     if report.finetune:
         console.print(Text(training_line(report.finetune, report.quality)))

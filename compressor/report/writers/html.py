@@ -9,7 +9,7 @@ from markupsafe import Markup
 from compressor.report.schema import Report
 from compressor.report.writers import plots
 from compressor.report.writers.base import Samples, Writer
-from compressor.report.writers.tables import comparison, rule_rows, training_line, verdict
+from compressor.report.writers.tables import comparison, faster, rule_rows, training_line, verdict
 
 
 class HtmlWriter(Writer):
@@ -28,11 +28,12 @@ class HtmlWriter(Writer):
             keep_trailing_newline=True,
         )
         benchmarks = report.benchmarks[: len(samples)]
+        environment.filters["faster"] = faster
         return environment.get_template("report.html.j2").render(
             report=report,
             verdict=verdict(report),
             rules=rule_rows(report),
-            rows=comparison(report),
+            variants=comparison(report),
             latencies=[(bench, Markup(plots.latency(raw))) for bench, raw in zip(benchmarks, samples, strict=True)],
             training=Markup(plots.training(report.history)) if report.history else None,
             judged=training_line(report.finetune, report.quality) if report.finetune else None,

@@ -16,12 +16,12 @@ class MarkdownWriter(Writer):
 
     def render(self, report: Report, samples: Samples) -> str:
         rules = [(r.name, r.required, r.measured, "yes" if r.passed else "**no**", r.text) for r in rule_rows(report)]
-        cut = sum(group.kept != group.size for group in report.pruned_groups)
+        variants, cut = comparison(report), sum(group.kept != group.size for group in report.pruned_groups)
         parts = [
             "# Compression report",
             f"**{_escape(verdict(report))}**",
             _table(("Rule", "Required", "Measured", "Holds", "Meaning"), rules),
-            _table(("", "Dense", "Compact", "Change"), comparison(report)),
+            _table(variants.head, variants.rows),
             f"{cut} of {len(report.pruned_groups)} channel groups cut; {len(report.untouched_groups)} left alone.",
         ]
         if report.finetune:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from compressor.report.schema import Epoch, GateEpoch
+from compressor.gates.history import GateEpoch
+from compressor.report import schema
+from compressor.training.history import Epoch
 
 # The page's own colours: matplotlib is given these stand-ins, and the SVG then names the style sheet's variables.
-COLOURS = {"#010101": "var(--text)", "#020202": "var(--muted)", "#030303": "var(--dense)", "#040404": "var(--compact)"}
-TEXT, MUTED, DENSE, COMPACT = COLOURS
+NAMES = ("text", "muted", "dense", "compact", "third", "fourth")
+COLOURS = {f"#{number:02}{number:02}{number:02}": f"var(--{name})" for number, name in enumerate(NAMES, start=1)}
+TEXT, MUTED, DENSE, COMPACT, *OTHERS = COLOURS
 
 PANELS, LABEL = 5, 20
 """Panels in a row, and letters of a group's name above one."""
@@ -38,10 +42,10 @@ STYLE: dict[Any, Any] = {
 
 
 def latency(models: Mapping[str, Sequence[float]]) -> str:
-    """Draw the distributions of the latencies of the dense and the compact network.
+    """Draw the distributions of the latencies of all variants.
 
     Args:
-        models: Raw samples in milliseconds, the dense network first.
+        models: Raw samples in milliseconds, by variant.
 
     Returns:
         An SVG. The slowest 1 % of each is left out of the picture, so that one stray sample does not flatten the rest.
@@ -52,14 +56,22 @@ def latency(models: Mapping[str, Sequence[float]]) -> str:
     with rc_context({**STYLE, "svg.hashsalt": "latency"}):
         figure = Figure(figsize=(7.6, 2.4), layout="constrained")
         axes = figure.add_subplot()
-        for name, colour in zip(models, (DENSE, COMPACT), strict=False):
+        for name, colour in colours(models).items():
             median = float(np.median(models[name]))
             axes.hist(shown[name], bins=bins, color=colour, alpha=0.75, linewidth=0, label=f"{name} {median:.3g} ms")
             axes.axvline(median, color=colour, linewidth=1.2)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0, handlelength=1, handleheight=1)
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=len(models), borderpad=0, handlelength=1, handleheight=1
+        )
         axes.set(xlabel="milliseconds per call", yticks=[], xlim=(0, None))
         axes.spines["left"].set_visible(False)
         return _svg(figure)
+
+
+def colours(variants: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each variant: its own for the dense and the compact one, any other for the rest."""
+    own, others = {schema.DENSE: DENSE, schema.COMPACT: COMPACT}, cycle(OTHERS)
+    return {name: own[name] if name in own else next(others) for name in variants}
 
 
 def training(history: Sequence[Epoch]) -> str:

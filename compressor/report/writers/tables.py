@@ -1,23 +1,30 @@
-"""The tables of a report in words and units for people; all writers share them."""
+"""The tables of a report, as all writers show them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from compressor.budget.targets.base import Target, make_target, target_kinds
-from compressor.report.schema import Finetune, Quality, Report, Rule
-from compressor.support.units import count, milliseconds, percent, size, times
+from compressor.budget.targets.base import make_target, target_kinds
+from compressor.report.acceptance import CRITERIA, target_criterion
+from compressor.report.rules import AT_LEAST, Criterion
+from compressor.report.schema import DENSE, FP32, Benchmark, Finetune, Network, Quality, Report, Rule, Speedup
+from compressor.support.units import count, lost, milliseconds, percent, points, size, times
 from compressor.training.history import BEFORE
 
 
-class Row(NamedTuple):
-    """One quantity before and after."""
+class Comparison(NamedTuple):
+    """All variants beside each other.
 
-    label: str
-    dense: str
-    compact: str
-    change: str
+    Attributes:
+        head: Of the columns: a quantity, every variant, the change from the dense to the delivered one.
+        rows: One for each quantity.
+        delivered: Number of the delivered variant's column.
+    """
+
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    delivered: int
 
 
 class RuleRow(NamedTuple):
@@ -30,43 +37,26 @@ class RuleRow(NamedTuple):
     text: str
 
 
-def points(value: float) -> str:
-    """Format a difference of shares, with its sign: `+0.31 points`."""
-    return f"{100 * value:+.2f} points"
-
-
 def _shrunk(dense: float, compact: float) -> str:
     return f"{times(dense / compact)} smaller" if compact <= dense else f"{times(compact / dense)} larger"
 
 
-def comparison(report: Report) -> list[Row]:
-    """Return the before/after table: cost, size, accuracy and the median latency of every benchmark."""
-    dense, compact = report.dense, report.compact
+def comparison(report: Report) -> Comparison:
+    """Return the table of all variants: cost, size, accuracy and the median latency of every benchmark."""
     rows = [
-        Row("Parameters", count(dense.params), count(compact.params), _shrunk(dense.params, compact.params)),
-        Row("Multiply-adds per input", count(dense.macs), count(compact.macs), _shrunk(dense.macs, compact.macs)),
+        _cost("Parameters", report, count, {name: report.network(name).params for name in report.files}),
+        _cost("Multiply-adds per input", report, count, {name: report.network(name).macs for name in report.files}),
+        _cost("ONNX file", report, size, {name: file.bytes for name, file in report.files.items()}),
+        *_quality(report),
+        *(_latency(bench, report) for bench in report.benchmarks),
+        *_batch(report),
     ]
-    if dense.onnx_bytes and compact.onnx_bytes:
-        change = _shrunk(dense.onnx_bytes, compact.onnx_bytes)
-        rows.append(Row("ONNX file", size(dense.onnx_bytes), size(compact.onnx_bytes), change))
-    return rows + _quality(report) + _latencies(report) + _batch(report)
+    head = ("", *(title(name) for name in report.files), "Change")
+    return Comparison(head, [row for row in rows if row], head.index(title(report.delivered)))
 
 
-def _quality(report: Report) -> list[Row]:
-    rows = []
-    states = [("before fine-tuning", report.pruned)] if report.history else []
-    for when, state in [*states, ("", report.compact)]:
-        dense, found = report.main(report.dense), report.main(state)
-        if dense is not None and found is not None:
-            show, differ = (percent, points) if report.quality.percent else (_plain, _difference)
-            rows.append(Row(_title(report.quality.label, when), show(dense), show(found), differ(found - dense)))
-        elif state.agreement is not None:
-            rows.append(Row(_title(report.quality.agreement, when), "100 %", percent(state.agreement), ""))
-    return rows
-
-
-def _title(label: str, when: str) -> str:
-    return f"{label[:1].upper()}{label[1:]} {when}".rstrip()
+def _begin(label: str) -> str:
+    return f"{label[:1].upper()}{label[1:]}"
 
 
 def _plain(value: float) -> str:
@@ -77,61 +67,92 @@ def _difference(value: float) -> str:
     return f"{value:+.4g}"
 
 
-def _latencies(report: Report) -> list[Row]:
-    rows = []
-    for bench in report.benchmarks:
-        dense, compact = list(bench.models.values())[:2]
-        low, high = times(bench.speedup.low), times(bench.speedup.high)
-        change = f"{times(bench.speedup.median)} as fast ({low} to {high})"
-        rows.append(Row(f"Latency, {bench.setting}", milliseconds(dense.p50_ms), milliseconds(compact.p50_ms), change))
-    return rows
+def title(variant: str) -> str:
+    """Return the name of a variant as the head of a column: `Dense int8`."""
+    return variant.replace("_", " ").capitalize()
 
 
-def _lost(value: float) -> str:
-    return f"{100 * value:.2f} points"
+def _row(label: str, cells: Mapping[str, str], change: str, report: Report) -> tuple[str, ...]:
+    """A row of `comparison`; variants that have no cell stay empty."""
+    return (label, *(cells.get(name, "") for name in report.files), change)
 
 
-def _batch(report: Report) -> list[Row]:
+def _cost(
+    label: str, report: Report, show: Callable[[float], str], values: Mapping[str, float | None]
+) -> tuple[str, ...] | None:
+    """What every variant costs, and how much smaller the delivered one is; None where that is not known."""
+    dense, delivered = values[DENSE], values[report.delivered]
+    if not dense or not delivered:
+        return None
+    cells = {name: show(value) for name, value in values.items() if value is not None}
+    return _row(label, cells, _shrunk(dense, delivered), report)
+
+
+def _quality(report: Report) -> list[tuple[str, ...]]:
+    """Accuracy, or agreement, of the networks: a file of another precision does not compute quite the same."""
+    exact = [name for name, file in report.files.items() if file.precision == FP32]
+    states = {name: report.network(name) for name in exact}
+    before = {name: report.pruned if name != DENSE else network for name, network in states.items()}
+    rows = _judged("", states, report)
+    return [*_judged(" before fine-tuning", before, report), *rows] if report.history else rows
+
+
+def _judged(when: str, states: Mapping[str, Network], report: Report) -> list[tuple[str, ...]]:
+    """One row, or none where nothing is known of the compact network."""
+    dense, quality = report.main(report.dense), report.quality
+    show, differ = (percent, points) if quality.percent else (_plain, _difference)
+    last = [network for name, network in states.items() if name != DENSE][-1:]
+    for state in last:
+        found = report.main(state)
+        if found is not None and dense is not None:
+            known = {name: report.main(network) for name, network in states.items()}
+            cells = {name: show(value) for name, value in known.items() if value is not None}
+            return [_row(f"{_begin(quality.label)}{when}", cells, differ(found - dense), report)]
+        if state.agreement is not None:
+            same = {name: n.agreement for name, n in states.items() if n.agreement is not None}
+            cells = {DENSE: "100 %"} | {name: percent(agreement) for name, agreement in same.items()}
+            return [_row(f"{_begin(quality.agreement)}{when}", cells, "", report)]
+    return []
+
+
+def _latency(bench: Benchmark, report: Report) -> tuple[str, ...]:
+    cells = {name: milliseconds(latency.p50_ms) for name, latency in bench.models.items()}
+    return _row(f"Latency, {bench.setting}", cells, faster(bench.speedup), report)
+
+
+def faster(found: Speedup) -> str:
+    """Format a speed-up with its interval: `1.84x as fast (1.80x to 1.88x)`."""
+    return f"{times(found.median)} as fast ({times(found.low)} to {times(found.high)})"
+
+
+def _batch(report: Report) -> list[tuple[str, ...]]:
     if report.batch is None:
         return []
     mine, other = ("any", "fixed") if report.batch.dynamic else ("fixed", "dynamic")
     found = report.batch.other
-    change = f"a {other} one would be {times(found.median)} as fast ({times(found.low)} to {times(found.high)})"
-    return [Row("Batch size", mine, mine, change)]
-
-
-_RULES: dict[str, tuple[str, Callable[[float], str]]] = {
-    "accuracy_drop": ("≤", _lost),
-    "speedup": ("≥", times),
-    "parity": ("≤", lambda value: f"{value:.1e}"),
-    "params": ("≤", count),
-    "size_mb": ("≤", lambda value: size(1e6 * value)),
-    "p99_ms": ("≤", milliseconds),
-    "peak_mb": ("≤", lambda value: size(1e6 * value)),
-    "baseline.accuracy_drop": ("≤", _lost),
-    "baseline.slowdown": ("≤", percent),
-}
+    cells = dict.fromkeys(report.files, mine)
+    return [_row("Batch size", cells, f"a {other} one would be {faster(found)}", report)]
 
 
 def rule_rows(report: Report) -> list[RuleRow]:
     """Return the rules of acceptance with required and measured value in their units."""
-    return [
-        _rule_row(rule, _target(report) if rule.name == "target" else None, report.quality.percent)
-        for rule in report.accept
-    ]
+    return [_rule_row(rule, _criterion(rule, report), report.quality.percent) for rule in report.accept]
 
 
-def _target(report: Report) -> Target | None:
-    """The target of a report; None where this version knows no such kind."""
+def _criterion(rule: Rule, report: Report) -> Criterion | None:
+    """What a rule was judged by; None for a rule, or a target, of a newer version."""
+    if rule.name != "target":
+        return CRITERIA.get(rule.name)
     asked = {name: value for name, value in report.target.items() if value is not None}
-    return make_target(asked) if len(asked) == 1 and asked.keys() <= target_kinds().keys() else None
+    known = len(asked) == 1 and asked.keys() <= target_kinds().keys()
+    return target_criterion(make_target(asked)) if known else None
 
 
-def _rule_row(rule: Rule, target: Target | None, shares: bool) -> RuleRow:
-    sign, show = (target.sign, target.format) if target else _RULES.get(rule.name, ("", str))
-    show = _plain if show is _lost and not shares else show
+def _rule_row(rule: Rule, criterion: Criterion | None, shares: bool) -> RuleRow:
+    sign, show = (criterion.sign, criterion.show) if criterion else ("", str)
+    show = _plain if show is lost and not shares else show
     measured = "not measured" if rule.measured is None else show(rule.measured)
-    tolerance = f" + {percent(target.tolerance)} of it" if target and target.tolerance else ""
+    tolerance = f" + {percent(criterion.tolerance)} of it" if criterion and criterion.tolerance else ""
     return RuleRow(rule.name, f"{sign} {show(rule.required)}{tolerance}", measured, rule.passed, rule.text)
 
 
@@ -169,9 +190,8 @@ def _kept(report: Report) -> str:
 
 def _missed(rule: Rule, report: Report) -> str:
     """Measured and required value of a rule, in the units of the recipe."""
-    target = _target(report) if rule.name == "target" else None
-    sign = target.sign if target else _RULES.get(rule.name, ("",))[0]
-    bound = "at least" if sign == "≥" else "at most"
+    criterion = _criterion(rule, report)
+    bound = "at least" if criterion and criterion.sign == AT_LEAST else "at most"
     measured = "not measured" if rule.measured is None else _number(rule.measured)
     return f"{measured}, {bound} {_number(rule.required)}"
 

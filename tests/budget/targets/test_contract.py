@@ -12,6 +12,7 @@ from compressor.errors import InputError
 from compressor.recipe import AcceptSection
 from compressor.recipe import Target as Section
 from compressor.report.acceptance import judge
+from compressor.report.schema import Rule
 from compressor.report.writers.tables import rule_rows
 from tests.report.examples import report
 
@@ -33,24 +34,28 @@ def test_a_recipe_takes_it_and_refuses_what_can_never_be_met(name: str) -> None:
             Section(**{name: value})
 
 
+def judged(name: str, value: float) -> Rule:
+    return judge(AcceptSection(), Section(**{name: value}), report())[0]
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_it_is_found_by_its_name_and_judges_a_report(name: str) -> None:
     target = make_target({name: example(KINDS[name])})
     assert type(target) is KINDS[name] and target.sign in ("≤", "≥")
-    verdict = target.judge(report())
-    assert verdict.text
-    if verdict.measured is None:
-        assert not verdict.passed and "cannot be judged" in verdict.text
+    rule = judged(name, target.value)
+    assert rule.name == "target" and rule.required == target.value and rule.text
+    if rule.measured is None:
+        assert not rule.passed and "cannot be judged" in rule.text
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_better_result_is_never_judged_worse(name: str) -> None:
     kind = KINDS[name]
-    measured = kind(example(kind)).judge(report()).measured
+    measured = judged(name, example(kind)).measured
     if measured is None:
         return
     easier, harder = (measured * factor for factor in ((1.1, 0.9) if kind.sign == "≤" else (0.9, 1.1)))
-    assert kind(easier).judge(report()).passed and not kind(harder).judge(report()).passed
+    assert judged(name, easier).passed and not judged(name, harder).passed
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -18,7 +18,7 @@ from compressor.report.writers.junit import JunitWriter
 from compressor.report.writers.markdown import MarkdownWriter
 from compressor.report.writers.tables import training_line, verdict
 from compressor.support import plugins
-from tests.report.examples import benchmark, report, samples
+from tests.report.examples import benchmark, report, samples, with_int8
 
 HOSTILE = "<script>alert(1)</script> & | $x_1$ \\ [bold]x[/bold]"
 WRITERS = plugins.discover("compressor.report.writers", Writer)
@@ -54,7 +54,9 @@ def plain(of: Report) -> Report:
 
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize(
-    "of", [report(), rejected(), hostile(), plain(report())], ids=["accepted", "rejected", "hostile", "plain"]
+    "of",
+    [report(), rejected(), hostile(), plain(report()), with_int8()],
+    ids=["accepted", "rejected", "hostile", "plain", "int8"],
 )
 @pytest.mark.parametrize("with_samples", [True, False])
 def test_every_writer_renders_every_report(name: str, of: Report, with_samples: bool) -> None:
@@ -125,7 +127,7 @@ def test_a_slower_file_and_the_agreement_are_named_as_such() -> None:
 
 def test_a_target_that_was_missed_is_told_in_the_direction_of_its_kind() -> None:
     rule = Rule(name="target", required=2.0, measured=1.82, passed=False, text="")
-    recipe = {"compress": {"target": {"speedup": 2.0}}}
+    recipe = {"compress": {"target": {"macs": None, "speedup": 2.0}}}
     assert "target failed (1.82, at least 2)" in verdict(report(accept=[rule], recipe=recipe))
     assert "target failed (1.82, at most 2)" in verdict(report(accept=[rule]))
 
@@ -144,6 +146,24 @@ def test_every_file_says_which_weights_fine_tuning_delivers() -> None:
     said = training_line(kept, report().quality)
     assert said.startswith("Fine-tuning did not help, and is not used: on 1000 training images top-1")
     assert "Fine-tuning" not in MarkdownWriter().render(report(finetune=None), ())
+
+
+def test_a_third_and_a_fourth_file_are_columns_of_every_table() -> None:
+    of, console = with_int8(), Console(file=io.StringIO(), width=200)
+    print_report(of, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    summary, page = MarkdownWriter().render(of, ()), HtmlWriter().render(of, samples(of))
+    head = ["Dense", "Compact", "Dense int8", "Compact int8", "Change"]
+    assert "| " + " | ".join(["", *head]) + " |" in summary and re.search(r"\s+".join(head), shown)
+    assert "".join(f"<th>{title}</th>" for title in head) in page
+    row = "| ONNX file | 1.1 MB | 590 kB | 280 kB | 151 kB | 7.30x smaller |"
+    assert row in summary and "<strong>151 kB</strong>" in page
+    assert "3.31 ms | 1.89 ms | 1.66 ms | 0.945 ms | 3.50x as fast (3.40x to 3.60x)" in summary
+    assert "| Top-1 | 87.61 % | 85.44 % |  |  | -2.17 points |" in summary
+    assert {f"var(--{name})" for name in ("dense", "compact", "third", "fourth")} <= set(
+        re.findall(r"var[^;\"]*\)", page)
+    )
+    assert "3.50x as fast (3.40 to 3.60)" in verdict(of)
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:
