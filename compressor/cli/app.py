@@ -283,7 +283,7 @@ def main() -> NoReturn:
         app(prog_name="compressor", obj=state)
     except SystemExit as end:
         if end.code == 130 and not _rank():
-            _tell("interrupted: the same command goes on from here", 130, as_event=state["events"])
+            _tell("interrupted; run the same command again to resume", 130, as_event=state["events"])
         raise
     except Exception as error:
         known = as_known(error)

@@ -23,10 +23,10 @@ def as_known(error: Exception) -> CompressorError | None:
         case ExportError():
             return InputError(error.problem, where=error.where, cure=error.cure)
         case RuntimeError() if _is_loss_of_another(error):
-            cure = "look for what it said; the same command goes on from what is saved"
+            cure = "see that process's error above; run the same command again to resume"
             return MachineError("another process of this run has ended", cure=cure)
         case RuntimeError() if re.match(r"DataLoader worker .* (exited unexpectedly|is killed by signal)", str(error)):
-            cure = "often memory was short: lower data.workers; the same command goes on from what is saved"
+            cure = "often memory was short: lower data.workers; run the same command again to resume"
             return MachineError("a process that reads the data has died", where="data.workers", cure=cure)
         case SafetensorError() if code := re.search(r"os error (\d+)", str(error)):
             return as_known(OSError(int(code[1]), os.strerror(int(code[1]))))

@@ -114,7 +114,7 @@ def _images(folder: Path) -> list[str]:
     for path in paths:
         if not path.lower().endswith(IMG_EXTENSIONS):
             raise InputError(
-                "this file among the images is no image",
+                "not an image file",
                 where=path,
                 cure=f"remove it; images are {' '.join(IMG_EXTENSIONS)}",
             )

@@ -39,7 +39,7 @@ class DepL0(HardConcrete):
         super().__init__(sizes)
         if order not in ("forward", "backward"):
             cure = "choose forward or backward"
-            raise InputError(f"'{order}' is no order of the groups", where="compress.options.order", cure=cure)
+            raise InputError(f"unknown order '{order}'", where="compress.options.order", cure=cure)
         self.backwards = order == "backward"
         widths = [*sizes][:: -1 if self.backwards else 1]
         self.links = nn.ModuleList(nn.Linear(i, o) for i, o in zip([1, *widths], widths, strict=False))

@@ -1,4 +1,4 @@
-"""One optimiser out of several, of which each keeps its own rule."""
+"""Chains several optimisers behind one interface."""
 
 from __future__ import annotations
 

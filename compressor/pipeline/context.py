@@ -110,7 +110,8 @@ class RunContext:
         if sum(sizes_of(others)) >= FEWEST_JUDGES:
             return others
         self.journal.say(
-            "hardly any image is left that was not solved for: agreement is told on those, and is too high"
+            f"fewer than {FEWEST_JUDGES} held-out images: "
+            "agreement is measured on the calibration images and is optimistic"
         )
         return self.calibration[0]
 

@@ -91,7 +91,7 @@ class Stages:
         note = self.run_dir / ".version"
         former = note.read_bytes().decode(errors="replace") if note.exists() else None
         if former not in (None, __version__):
-            self.say(f"compressor {former} worked in {self.run_dir}; this is {__version__}, all stages are done again")
+            self.say(f"{self.run_dir} was written by compressor {former}; {__version__} recomputes every stage")
         write_atomically(note, __version__.encode())
 
     def run(

@@ -255,7 +255,7 @@ class Report(Part):
         finetune: Which of its weights fine-tuning delivers, and why.
         gates: How learned gates moved.
         activity: Dead units by layer, where fine-tuning revives them.
-        speed: The way to a target on measured time.
+        speed: The search for widths that meet a target on measured time.
         batch: Dynamic batch or not, and what that costs.
         rise: What the widths cost before fine-tuning, where the target is a loss.
         warnings: What a reader should know before trusting the numbers.
@@ -418,7 +418,7 @@ class Inspection(Part):
         untouched: What is left alone, and why.
         smallest: For each kind of target, the smallest share that can be reached.
         layers_ms: Milliseconds of every layer with what follows it, where there is a table, in the order of the data.
-        fastest: The largest speed-up that a table foretells.
+        fastest: The largest speed-up that a table predicts.
     """
 
     params: int

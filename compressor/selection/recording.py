@@ -1,4 +1,4 @@
-"""A network with a gate on every unit of a group, of which only what depends on the gates is run.
+"""A network with a gate on every unit of a group; only what depends on the gates is run again.
 
 The network is recorded once as a graph of functional operations. For a group and a batch, what comes before the gates
 is computed once, too; the rest is run for many settings of the gates at a time, mapped over them by `torch.vmap`,

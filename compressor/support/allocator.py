@@ -1,4 +1,4 @@
-"""Memory that Python and torch have freed serves others: other threads, or the system."""
+"""Gives memory that Python and torch have freed back to other threads, or to the system."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Checkpoint:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             identity, state = content["identity"], content["state"]
         except Exception as error:  # a damaged file can make the unpickler raise anything
-            raise InputError(f"is no state of a training ({error})", where=str(self.path), cure=cure) from error
+            raise InputError(f"is not a training checkpoint ({error})", where=str(self.path), cure=cure) from error
         if identity != self.identity:
             cure = f"{cure}, or use the settings that it was begun with"
             raise InputError("holds a training with other settings", where=str(self.path), cure=cure)

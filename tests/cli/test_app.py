@@ -175,7 +175,7 @@ def test_sigterm_is_an_interruption(command, pipeline) -> None:
     ended = command("run", "a.yaml")
     signal.signal(signal.SIGTERM, former)
     assert ended.code == 130
-    assert "goes on from here" in ended.err
+    assert "run the same command again to resume" in ended.err
 
 
 def test_run_passes_everything_on(command, pipeline, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "owned"),)
 
     (tmp_path / "state").write_bytes(pickle.dumps(Hostile()))
-    with pytest.raises(InputError, match="no state of a training"):
+    with pytest.raises(InputError, match="not a training checkpoint"):
         Checkpoint(tmp_path / "state", {}).restore()
     assert not (tmp_path / "owned").exists()
 

@@ -75,7 +75,9 @@ def profile(
     try:
         skeleton = learn_skeleton(model, groups, section, export)
     except InputError as error:
-        journal.say(f"no latency table: {error.problem}; MACs stand in for milliseconds until they are measured")
+        journal.say(
+            f"no latency table: {error.problem}; using MACs as a proxy for latency until candidates are measured"
+        )
         (directory / WHY_NOT).write_text(error.problem)
         return
     if given is None:

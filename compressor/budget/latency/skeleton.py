@@ -80,7 +80,7 @@ class Skeleton:
         found = [dict(_numbers(file, _names(file, files[0]))) for file in files]
         if any(numbers.keys() != found[0].keys() for numbers in found):
             raise InputError(
-                "its graph changes with its widths, so latencies of other widths cannot be foretold",
+                "its graph changes with its widths, so latencies at other widths cannot be predicted",
                 where="model",
                 cure="give a target in macs, params or size",
             )

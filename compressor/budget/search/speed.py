@@ -13,7 +13,7 @@ from compressor.support.ranges import Count, Number
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """The way to a target on measured time.
+    """The search for widths that meet a target on measured time.
 
     Attributes:
         target: The speed-up that was wanted.

@@ -245,7 +245,7 @@ def describe(cost: Latency) -> str:
     )
     return (
         f"{cost.dense:.3g} ms for the dense network; the device {steps}{slow}{held}; "
-        f"nine of ten networks are predicted within {cost.error:.1%}"
+        f"90 % of held-out predictions are within {cost.error:.1%}"
     )
 
 

@@ -87,7 +87,7 @@ class Finetune(CompactStage):
     @property
     def notes(self) -> dict[str, Any]:
         """What the report is to tell about the training, by the names of its keys."""
-        kinds = {
+        kinds: dict[str, tuple[str, Any]] = {
             "history": (HISTORY, list[Epoch]),
             "finetune": (JUDGED, Delivered),
             "activity": (ACTIVITY, list[Activity]),

@@ -59,7 +59,7 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     reachable = ", ".join(f"{kind}: {ceil(1000 * value) / 1000:.3f}" for kind, value in inspection.smallest.items())
     console.print(Text(f"Smallest reachable targets: {reachable}"))
     if inspection.fastest is not None:
-        console.print(Text(f"Largest speed-up that the table foretells: {inspection.fastest:.2f}"))
+        console.print(Text(f"Largest predicted speed-up: {inspection.fastest:.2f}"))
 
 
 def _labelled(group: Reach) -> str:

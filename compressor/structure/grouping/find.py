@@ -30,7 +30,7 @@ from compressor.support.modules import evaluating, named_tensors, remembering
 from compressor.support.suggest import nearest
 
 SECONDS, PASSES = 120.0, 100
-"""How long the search may take: so many seconds of the processor, or as long as so many passes take."""
+"""Time limit of the search: CPU seconds, or the time of this many forward passes."""
 SMALL = 96
 """Pixels to a side at which networks are watched."""
 
@@ -177,7 +177,7 @@ def _unseen(model: nn.Module, couplings: Couplings) -> list[Skipped]:
         if not isinstance(module, (_ConvNd, nn.Linear)) or id(module._parameters.get("weight")) in seen:
             continue
         computed = "weight" not in module._parameters or name in computing
-        unused = "it did not run on the example as a layer with a weight, so what it reads may be cut"
+        unused = "not executed on the example input; its inputs may be pruned"
         reason = "its weight is computed from other tensors" if computed else unused
         skipped.append(Skipped((name,), reason))
     return skipped

@@ -21,7 +21,7 @@ from compressor.support.allocator import trim
 from compressor.support.modules import restore
 
 PASSES_PER_TRIM = 8
-"""After so many passes freed memory is given back: what they leave behind lies in pieces between what stays."""
+"""Passes between calls to malloc_trim: they fragment the heap."""
 
 
 class OutOfTime(Exception):

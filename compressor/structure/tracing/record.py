@@ -277,7 +277,7 @@ class Replay(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         if event.func is not func:
             raise InputError(
-                f"the network takes another way from run to run ({event.func} became {func})",
+                f"the network's control flow changes between runs ({event.func} became {func})",
                 where=event.module,
                 cure="make forward() deterministic in evaluation mode",
             )

@@ -81,7 +81,7 @@ def test_the_way_to_a_speed_up_is_reported(project: Path, tmp_path: Path) -> Non
     rule, bench = report.accept[0], report.benchmarks[0]
     assert rule.name == "target" and rule.measured == bench.speedup.low
     assert rule.passed == (bench.speedup.low >= 1.5)
-    assert "The way to 1.50x" in (tmp_path / "run" / "report.html").read_text()
+    assert "Search for a 1.50x speed-up" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_out_of_reach_is_told_with_what_stands_in_the_way(project: Path, tmp_path: Path) -> None:
