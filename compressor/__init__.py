@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from compressor.recipe import Recipe, load_recipe
     from compressor.report import Report
     from compressor.structure import ChannelGroup, Plan, find_groups, load_compact, masked, save_compact, shrink, verify
+    from compressor.tasks import Task
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,7 @@ __all__ = [
     "Plan",
     "Recipe",
     "Report",
+    "Task",
     "compress",
     "find_groups",
     "load_compact",
@@ -28,7 +30,7 @@ __all__ = [
     "verify",
 ]
 
-_HOMES = {"compress": "pipeline", "Recipe": "recipe", "load_recipe": "recipe", "Report": "report"}
+_HOMES = {"compress": "pipeline", "Recipe": "recipe", "load_recipe": "recipe", "Report": "report", "Task": "tasks"}
 
 
 def __getattr__(name: str) -> object:

@@ -25,6 +25,7 @@ from compressor.selection.lookup import find_method
 from compressor.selection.methods.magnitude import Magnitude
 from compressor.structure import Groups, find_groups
 from compressor.support.imports import find_callable
+from compressor.tasks import Task, evaluate
 from compressor.training.schedules.base import Schedule
 from tests.networks import INPUT, build
 from tests.report.examples import report
@@ -62,7 +63,7 @@ def network() -> tuple[torch.nn.Module, Groups]:
 
 
 def test_every_example_is_short_and_is_run_below() -> None:
-    assert len(EXAMPLES) == 9
+    assert len(EXAMPLES) == 10
     assert all(len(text.splitlines()) <= 32 for text in EXAMPLES)
 
 
@@ -128,3 +129,9 @@ def test_the_loaders_give_images(folder: Path) -> None:
 def test_the_writer_writes_a_line_for_every_group(folder: Path) -> None:
     text = plugin(folder, "GroupsWriter", Writer)().render(report(), ())
     assert len(text.splitlines()) == 1 + len(report().pruned_groups)
+
+
+def test_the_task_judges_by_its_own_metric(folder: Path) -> None:
+    task = plugin(folder, "Value", Task)()
+    found = evaluate(torch.nn.Flatten(), [(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 8]))], task)
+    assert found.metrics == {"error": pytest.approx(0.5)}

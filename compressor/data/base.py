@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from compressor.errors import InputError
 from compressor.recipe import DataSection
+from compressor.tasks import DEFAULT, Task
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class HeldOut:
     """Training images to judge a training by.
 
     Attributes:
-        batches: Batches (inputs, labels), the same ones at every pass.
+        batches: Batches with targets, the same ones at every pass.
         problem: Why the training learns from these images all the same; None where it does not.
     """
 
@@ -31,12 +32,13 @@ class Data:
     """The images of a run.
 
     Attributes:
-        train: Loader of shuffled and augmented batches (inputs, labels), or None without labels.
-        calibration: Training images as they are evaluated: items (input, label), or only input without labels.
-        validation: Loader of batches (inputs, labels) in a fixed order, or None without labels.
+        train: Loader of shuffled and augmented batches with targets, or None without labels.
+        calibration: Training images as they are evaluated: items with targets, or only inputs without labels.
+        validation: Loader of batches with targets in a fixed order, or None without labels.
         classes: Names of the classes where they are known.
         aligned: Whether `calibration` has the items of the dataset of `train`, one by one.
         held_out: Training images that `train` lacks, where `hold_out` took some.
+        task: What the images are for: it splits their batches.
     """
 
     train: Iterable[Any] | None
@@ -45,17 +47,25 @@ class Data:
     classes: list[str] | None
     aligned: bool = False
     held_out: HeldOut | None = None
+    task: Task = DEFAULT
 
     @property
     def labelled(self) -> bool:
-        """Whether there are labels to train and to measure accuracy with."""
+        """Whether there are labels to train and to measure quality with."""
         return self.train is not None and self.validation is not None
 
 
 class Source(ABC):
-    """A kind of data. One file of this package per source."""
+    """A kind of data. One file of this package per source.
+
+    Args:
+        task: What the data is for.
+    """
 
     name: ClassVar[str]
+
+    def __init__(self, task: Task = DEFAULT) -> None:
+        self.task = task
 
     @abstractmethod
     def load(self, section: DataSection, model_input: tuple[int, ...], seed: int) -> Data:

@@ -9,21 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import IterableDataset
 
 from compressor.data.augment import seeded
 from compressor.data.base import Data
 from compressor.errors import InputError
 from compressor.support.batches import Batches
+from compressor.tasks import Task
 
-ITEMS = "give (input, …, label), or single inputs, of one shape"
 KEPT_BYTES = 2**28
 """Images up to which all are kept; of more, a batch is read when it is asked for."""
 
 
 def calibration_batches(
     data: Data, images: int, batch_size: int, seed: int
-) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[Tensor] | None]:
+) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[Any] | None]:
     """Choose training images at random, the same ones for the same seed.
 
     Args:
@@ -33,12 +33,12 @@ def calibration_batches(
         seed: Seeds the choice.
 
     Returns:
-        Batches of inputs, each what `model(*batch)` takes; and their labels, or None when there are no labels.
+        Batches of inputs, each what `model(*batch)` takes; and their targets, or None when there are no labels.
 
     Raises:
         InputError: there is no image at all, or an item is not as it should be.
     """
-    inputs, labels = _batches(data.calibration, 0, images, batch_size, seed)
+    inputs, labels = _batches(data, 0, images, batch_size, seed)
     if not inputs:
         raise InputError("there are no calibration images", where="data", cure="check data.source and data.root")
     return inputs, labels
@@ -50,7 +50,7 @@ def other_batches(data: Data, images: int, batch_size: int, seed: int) -> Sequen
     Returns:
         Batches of inputs.
     """
-    return _batches(data.calibration, images, images, batch_size, seed)[0]
+    return _batches(data, images, images, batch_size, seed)[0]
 
 
 class _Read:
@@ -59,16 +59,17 @@ class _Read:
     What is drawn at random while an item is read depends on the seed and on the number of the batch alone.
     """
 
-    def __init__(self, dataset: Any, chosen: Sequence[Sequence[int]], seed: int) -> None:
-        self._dataset, self._chosen, self._seed = dataset, chosen, seed
+    def __init__(self, data: Data, chosen: Sequence[Sequence[int]], seed: int) -> None:
+        self._dataset: Any = data.calibration
+        self._task, self._chosen, self._seed = data.task, chosen, seed
         self.sizes = [len(batch) for batch in chosen]
-        self._last: tuple[int, tuple[tuple[Tensor, ...], Tensor | None]] | None = None
+        self._last: tuple[int, tuple[tuple[Tensor, ...], Any]] | None = None
 
-    def __call__(self, number: int) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    def __call__(self, number: int) -> tuple[tuple[Tensor, ...], Any]:
         if self._last is None or self._last[0] != number:
             self._last = None
             with seeded(hash((self._seed, number))):
-                self._last = number, _collated([self._dataset[i] for i in self._chosen[number]])
+                self._last = number, _collated([self._dataset[i] for i in self._chosen[number]], self._task)
         return self._last[1]
 
 
@@ -80,7 +81,7 @@ class _Inputs(Batches):
         return self._batches(number)[0]
 
 
-class _Labels(Sequence[Tensor]):
+class _Labels(Sequence[Any]):
     def __init__(self, batches: _Read) -> None:
         self._batches = batches
 
@@ -92,23 +93,24 @@ class _Labels(Sequence[Tensor]):
 
 
 def _batches(
-    dataset: Any, start: int, count: int, size: int, seed: int
-) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[Tensor] | None]:
-    """Inputs and labels of up to `count` items."""
+    data: Data, start: int, count: int, size: int, seed: int
+) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[Any] | None]:
+    """Inputs and targets of up to `count` items."""
+    dataset: Any = data.calibration
     if isinstance(dataset, IterableDataset):
         with seeded(seed):
-            return _kept(list(islice(dataset, start, start + count)), size)
+            return _kept(list(islice(dataset, start, start + count)), size, data.task)
     with seeded(seed):
         chosen = torch.randperm(len(dataset))[start : start + count].tolist()
         first = [dataset[i] for i in chosen[:1]]
         if len(chosen) * sum(map(_bytes, first)) <= KEPT_BYTES:
-            return _kept([*first, *(dataset[i] for i in chosen[1:])], size)
-    read = _Read(dataset, list(_split(chosen, size)), seed)
+            return _kept([*first, *(dataset[i] for i in chosen[1:])], size, data.task)
+    read = _Read(data, list(_split(chosen, size)), seed)
     return _Inputs(read), _Labels(read) if read(0)[1] is not None else None
 
 
-def _kept(items: list[Any], size: int) -> tuple[list[tuple[Tensor, ...]], list[Tensor] | None]:
-    batches = [_collated(batch) for batch in _split(items, size)]
+def _kept(items: list[Any], size: int, task: Task) -> tuple[list[tuple[Tensor, ...]], list[Any] | None]:
+    batches = [_collated(batch, task) for batch in _split(items, size)]
     labels = [label for _, label in batches if label is not None]
     return [inputs for inputs, _ in batches], labels or None
 
@@ -121,18 +123,11 @@ def _bytes(item: Any) -> int:
     return sum(leaf.nbytes for leaf in tree_leaves(item) if isinstance(leaf, Tensor))
 
 
-def _collated(items: list[Any]) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """Inputs and labels of a batch."""
+def _collated(items: list[Any], task: Task) -> tuple[tuple[Tensor, ...], Any]:
+    """Inputs and targets of a batch."""
     try:
-        batch = default_collate(items)
+        batch = task.collate(items)
     except (TypeError, RuntimeError) as error:
-        raise InputError(
-            f"items cannot be put together to a batch: {error}", where="data.source", cure=ITEMS
-        ) from error
-    if isinstance(items[0], Tensor):
-        return (batch,), None
-    if not isinstance(items[0], (tuple, list)):
-        raise InputError(f"an item is a {type(items[0]).__name__}", where="data.source", cure=ITEMS)
-    if len(items[0]) == 1:
-        return tuple(batch), None
-    return tuple(batch[:-1]), batch[-1]
+        cure = f"give {task.batch}, or single inputs, of one shape"
+        raise InputError(f"items cannot be put together to a batch: {error}", where="data.source", cure=cure) from error
+    return task.split(batch)

@@ -12,6 +12,7 @@ from compressor.data.base import Data, Source
 from compressor.errors import InputError
 from compressor.recipe import DataSection
 from compressor.support.imports import call_named
+from compressor.tasks import Task
 
 KEYS = ("train", "validation", "calibration", "classes")
 CONTRACT = "return (train, validation), or a dict with some of " + ", ".join(KEYS)
@@ -37,8 +38,8 @@ class Custom(Source):
     The callable gets `data.args` as keyword arguments, and `root` when `data.root` is set. It returns
     `(train, validation)` or a dict with the keys
 
-    - `train`: a DataLoader of batches (input, …, labels), shuffled and augmented as you like;
-    - `validation`: a DataLoader of batches (input, …, labels) in a fixed order;
+    - `train`: a DataLoader of batches (input, …, labels), or what the task splits, shuffled and augmented as you like;
+    - `validation`: a DataLoader of such batches in a fixed order;
     - `calibration`: a data set or list of (input, …, label), or of single inputs; without it, the samples of `train`;
     - `classes`: the names of the classes.
 
@@ -55,7 +56,7 @@ class Custom(Source):
         train, validation, calibration = (parts.get(key) for key in KEYS[:3])
         for key in ("train", "validation"):
             if parts.get(key) is not None:
-                _check_loader(key, parts[key], model_input)
+                _check_loader(key, parts[key], model_input, self.task)
         if (train is None) != (validation is None) or (train is None and calibration is None):
             raise _wrong("it gives neither both of train and validation, nor calibration alone")
         samples: Any = train if calibration is None else calibration
@@ -67,7 +68,7 @@ class Custom(Source):
         return Data(train, samples, validation, parts.get("classes"), aligned)
 
 
-def _check_loader(key: str, loader: Any, model_input: tuple[int, ...]) -> None:
+def _check_loader(key: str, loader: Any, model_input: tuple[int, ...], task: Task) -> None:
     if not isinstance(loader, Iterable):
         raise _wrong(f"'{key}' is a {type(loader).__name__}, not a loader")
     try:
@@ -76,10 +77,11 @@ def _check_loader(key: str, loader: Any, model_input: tuple[int, ...]) -> None:
     except TypeError:  # of a loader over a dataset that has no length
         return
     batch = next(iter(loader))
-    if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not all(isinstance(t, Tensor) for t in batch):
-        raise _wrong(f"a batch of '{key}' is no (input, …, labels): it is a {type(batch).__name__}")
-    if len(batch) == 2 and tuple(batch[0].shape[1:]) != tuple(model_input):
-        raise _wrong(f"inputs of '{key}' are of shape {list(batch[0].shape[1:])}, model.input is {list(model_input)}")
+    if not task.is_batch(batch):
+        raise _wrong(f"a batch of '{key}' is no {task.batch}: it is a {type(batch).__name__}")
+    inputs, _ = task.split(batch)
+    if len(inputs) == 1 and tuple(inputs[0].shape[1:]) != tuple(model_input):
+        raise _wrong(f"inputs of '{key}' are of shape {list(inputs[0].shape[1:])}, model.input is {list(model_input)}")
 
 
 def _as_dict(returned: Any) -> Mapping[str, Any]:

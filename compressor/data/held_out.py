@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from compressor.data.augment import seeded
 from compressor.data.base import Data, HeldOut
+from compressor.support.batches import size_of
 
 SHARE, FEWEST, MOST = 0.05, 64, 1000
 LARGEST = 1 / 8
@@ -73,7 +74,7 @@ class First:
         images = 0
         for batch in self._loader:
             yield batch
-            images += len(batch[-1])
+            images += size_of(batch)
             if images >= self._images:
                 return
 

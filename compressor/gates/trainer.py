@@ -25,6 +25,7 @@ from compressor.recipe import FinetuneSection
 from compressor.selection.base import Ranking
 from compressor.structure.groups import Groups
 from compressor.structure.tensors import duplicate
+from compressor.tasks import DEFAULT, Task
 from compressor.training.history import History, Progress
 from compressor.training.length import count_batches
 from compressor.training.loop import fit
@@ -64,6 +65,7 @@ def train_gates(
     settings: FinetuneSection,
     *,
     first: Mapping[str, Ranking] | None = None,
+    task: Task = DEFAULT,
     seed: int = 0,
     checkpoint: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -79,6 +81,7 @@ def train_gates(
         budget: What they are to meet.
         settings: How the weights are trained, and for how many epochs.
         first: Rankings from which the gates start.
+        task: What the network is for.
         seed: As in `finetune`.
         checkpoint: As in `finetune`.
         progress: As in `finetune`.
@@ -99,6 +102,7 @@ def train_gates(
         loader,
         settings,
         teacher=model,
+        task=task,
         objective=partial(_Penalised, course),
         identity={"gate": gate.name, "options": options.model_dump(mode="json"), "share": budget.share},
         seed=seed,
@@ -113,13 +117,13 @@ class _Penalised(Objective):
     """What fine-tuning minimises, and the penalty of the gates."""
 
     def __init__(
-        self, course: Course, teacher: nn.Module | None, settings: FinetuneSection, accelerator: Accelerator
+        self, course: Course, task: Task, teacher: nn.Module | None, settings: FinetuneSection, accelerator: Accelerator
     ) -> None:
-        super().__init__(teacher, settings, accelerator)
+        super().__init__(task, teacher, settings, accelerator)
         self.course = course
 
-    def __call__(self, logits: Tensor, inputs: Any, labels: Tensor) -> Tensor:
-        return super().__call__(logits, inputs, labels) + self.course.penalty
+    def __call__(self, outputs: Any, inputs: Any, targets: Any) -> Tensor:
+        return super().__call__(outputs, inputs, targets) + self.course.penalty
 
 
 def _course(

@@ -14,6 +14,7 @@ from compressor.pipeline.methods import first_method
 from compressor.recipe import CompressSection, Recipe
 from compressor.selection.base import Method
 from compressor.support import plugins
+from compressor.tasks import find_task
 from compressor.training.length import count_batches
 from compressor.training.schedules.base import Schedule
 from exporters.cores import doubt, usable_cores
@@ -29,8 +30,9 @@ def check_recipe(recipe: Recipe, folder: Path | None = None) -> None:
         folder: Directory of the recipe.
 
     Raises:
-        InputError: method, options, schedule or batch sizes are at fault.
+        InputError: task, method, options, schedule or batch sizes are at fault.
     """
+    find_task(recipe.task)
     first_method(recipe.compress, folder)
     plugins.find("compressor.training.schedules", Schedule, recipe.finetune.schedule, where="finetune.schedule")
     if recipe.compress.inexact and not recipe.finetune.epochs:

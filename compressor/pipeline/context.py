@@ -26,6 +26,7 @@ from compressor.support.batches import sizes_of
 from compressor.support.files import sha256
 from compressor.support.headroom import available_memory
 from compressor.support.progress import Journal
+from compressor.tasks import Task, find_task
 from compressor.training.rate import with_rate
 from exporters.errors import ExportError
 from exporters.latency_table import LatencyTable
@@ -56,6 +57,11 @@ class RunContext:
         return load_model(self.recipe, self.base)
 
     @cached_property
+    def task(self) -> Task:
+        """What the network is for."""
+        return find_task(self.recipe.task)
+
+    @cached_property
     def method(self) -> Method | None:
         """What ranks units before anything is trained; None where gates start open."""
         return first_method(self.recipe.compress, self.base)
@@ -68,7 +74,7 @@ class RunContext:
     @cached_property
     def data(self) -> Data:
         """The images of the run; some training images are held out, to judge training by them."""
-        found = load_data(self.recipe.data, self.recipe.model.input, self.recipe.seed)
+        found = load_data(self.recipe.data, self.recipe.model.input, self.recipe.seed, self.task)
         trains = self.recipe.finetune.epochs > 0 or is_gate(self.recipe.compress)
         return hold_out(found, self.recipe.compress.calibration.images, self.recipe.seed) if trains else found
 
@@ -91,8 +97,8 @@ class RunContext:
         return recipe.model_copy(update={"finetune": finetune, "accept": accept.model_copy(update=off)})
 
     @cached_property
-    def calibration(self) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[Tensor] | None]:
-        """Batches of training images, and their labels where there are any."""
+    def calibration(self) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[Any] | None]:
+        """Batches of training images, and their targets where there are any."""
         images = self.recipe.compress.calibration.images
         return calibration_batches(self.data, images, self.recipe.data.batch_size, self.recipe.seed)
 
@@ -121,6 +127,7 @@ class RunContext:
         root = self.recipe.data.root
         return {
             "versions": {"compressor": __version__, "torch": torch.__version__},
+            "task": self.recipe.task,
             "network": hashing.of_network(self.loaded.model),
             "model": self.recipe.model.model_dump(mode="json"),
             "data": self.recipe.data.model_dump(mode="json"),

@@ -17,7 +17,7 @@ from compressor.recipe import Recipe, load_recipe
 from compressor.report import Report
 from compressor.support.files import write_atomically
 from compressor.support.progress import Journal
-from compressor.tasks.classification import evaluate
+from compressor.tasks import evaluate
 from compressor.training.loop import finetune
 
 TRAINING = {"epochs": 6, "lr": 0.05, "distill": False}
@@ -74,5 +74,5 @@ def train(recipe: Recipe, journal: Journal) -> nn.Module:
             seed=recipe.seed,
             progress=lambda p: advance(p.step, p.steps, f"loss {p.loss:.3f}"),
         )
-    journal.say(f"it recognises {evaluate(model, data.validation).accuracy:.1%} of the digits that it has not seen")
+    journal.say(f"it recognises {evaluate(model, data.validation).main:.1%} of the digits that it has not seen")
     return model

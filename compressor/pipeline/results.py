@@ -20,6 +20,7 @@ from compressor.pipeline.stages.export_dense import ExportDense
 from compressor.pipeline.stages.finetune import Finetune
 from compressor.pipeline.stages.learn_gates import LearnGates
 from compressor.pipeline.stages.plan import ChoosePlan
+from compressor.pipeline.stages.quality import quality_of
 from compressor.pipeline.stages.select import RankingStage
 from compressor.pipeline.stages.shrink import Shrink
 from compressor.pipeline.variants import variants
@@ -76,6 +77,8 @@ def make_report(context: RunContext, outputs: StageOutputs, baseline: Report | N
         warnings=_warnings(recipe, benchmarks) + _not_refitted(outputs.pruned) + _inexact(plan),
         **trained,
         **outputs.planned.notes,
+        task=recipe.task,
+        quality=quality_of(context.task),
     )
     if report.speed:
         report.warnings.extend([*_short(report.speed), *_over(report.speed, benchmarks[0])])

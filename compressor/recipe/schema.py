@@ -410,6 +410,7 @@ class Recipe(Section):
         (0.5, 10)
     """
 
+    task: str = Field("classification", description="What the network is for.")
     model: ModelSection = Field(description="Which architecture, and which weights.")
     data: DataSection = Field(description="Where images and labels come from.")
     compress: CompressSection = Field(description="How units are chosen, and how many.")

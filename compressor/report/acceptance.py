@@ -58,10 +58,17 @@ def target_criterion(target: Wanted) -> Criterion:
 
 
 def _accuracy_drop(case: Case) -> float:
-    dense, compact = case.report.dense.accuracy, case.report.compact.accuracy
+    dense, compact = case.report.main(case.report.dense), case.report.main(case.report.compact)
     if dense is None or compact is None:
         raise UnjudgedError(NO_LABELS)
-    return dense - compact
+    return dense - compact if case.report.quality.higher_is_better else compact - dense
+
+
+def _accuracy_meaning(case: Case) -> str:
+    quality = case.report.quality
+    if quality.higher_is_better:
+        return f"{quality.label} lost, dense minus compact"
+    return f"{quality.label} gained, compact minus dense"
 
 
 def _speedup(case: Case) -> float:
@@ -103,7 +110,7 @@ def _first(text: str) -> Callable[[Case], str]:
 
 
 CRITERIA: dict[str, Criterion] = {
-    "accuracy_drop": Criterion(AT_MOST, lost, _accuracy_drop, "top-1 lost, dense minus compact", rounding=ROUNDING),
+    "accuracy_drop": Criterion(AT_MOST, lost, _accuracy_drop, _accuracy_meaning, rounding=ROUNDING),
     "speedup": Criterion(AT_LEAST, times, _speedup, _speedup_meaning),
     "parity": Criterion(
         AT_MOST,

@@ -31,22 +31,27 @@ def load_baseline(path: Path) -> Report:
 
 
 def accuracy_drop(case: Case) -> float:
-    """Return the top-1 that was lost since the baseline.
+    """Return how much worse the main metric has become since the baseline.
 
     Raises:
         UnjudgedError: one of them is not known, or they were found on different data.
     """
-    now, then = case.report.compact.accuracy, case.before.compact.accuracy
+    report, before = case.report, case.before
+    now, then = report.main(report.compact), before.main(before.compact)
     if now is None or then is None:
         raise UnjudgedError(NO_LABELS)
-    if differences := _other_data(case.report, case.before, ("source", "args", "normalize")):
+    if differences := _other_data(report, before, ("source", "args", "normalize")):
         raise UnjudgedError(f"the baseline was judged on other data ({differences})")
-    return then - now
+    if (report.task, report.quality.metric) != (before.task, before.quality.metric):
+        raise UnjudgedError(f"the baseline was judged by {before.quality.label} ({before.task})")
+    return then - now if report.quality.higher_is_better else now - then
 
 
 def accuracy_meaning(case: Case) -> str:
     """Say what `accuracy_drop` is, and where the data has moved since."""
-    text, moved = "top-1 lost since the baseline", _other_data(case.report, case.before, ("root",))
+    quality = case.report.quality
+    verb = "lost" if quality.higher_is_better else "gained"
+    text, moved = f"{quality.label} {verb} since the baseline", _other_data(case.report, case.before, ("root",))
     return f"{text} ({moved})" if moved else text
 
 

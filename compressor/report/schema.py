@@ -32,15 +32,37 @@ class Network(Part):
         params: Number of parameters.
         macs: Multiply-adds of one input.
         accuracy: Top-1 on the validation set, 0 to 1; None without labels.
-        agreement: Share of inputs with the same top-1 as the dense network; only without labels.
+        metrics: What the task measures on the validation set, by name, the main metric first; empty without labels.
+        agreement: How far it agrees with the dense network, 0 to 1, as the task sees it; only without labels.
         onnx_bytes: Size of its ONNX file, where there is one.
     """
 
     params: Number
     macs: Number
     accuracy: Share | None = None
+    metrics: dict[str, float] = {}
     agreement: Share | None = None
     onnx_bytes: Number | None = None
+
+
+class Quality(Part):
+    """How the quality of a network is read.
+
+    Attributes:
+        metric: The name of the main metric.
+        label: What it is, in a sentence.
+        higher_is_better: Whether larger values of it are better.
+        percent: Whether it is a share, shown in per cent.
+        divergence: What the divergence of two networks is, in a sentence.
+        agreement: What their agreement is, in a sentence.
+    """
+
+    metric: str = "accuracy"
+    label: str = "top-1"
+    higher_is_better: bool = True
+    percent: bool = True
+    divergence: str = "KL divergence"
+    agreement: str = "same top-1 as dense"
 
 
 class File(Part):
@@ -170,9 +192,10 @@ class Rule(Part):
 
 
 class Score(Part):
-    """How good a network is on the held-out images: top-1, 0 to 1, and mean cross-entropy."""
+    """How good a network is on the held-out images: the main metric by its name, and the mean loss."""
 
-    accuracy: Share
+    accuracy: Share | None = None
+    metrics: dict[str, float] = {}
     loss: float
 
 
@@ -236,6 +259,8 @@ class Report(Part):
         batch: Dynamic batch or not, and what that costs.
         rise: What the widths cost before fine-tuning, where the target is a loss.
         warnings: What a reader should know before trusting the numbers.
+        task: What the network is for.
+        quality: How its quality is read.
 
     Example:
         >>> report = compressor.Report.load(Path("report.json"))
@@ -266,6 +291,8 @@ class Report(Part):
     batch: BatchChoice | None = None
     rise: float | None = None
     warnings: list[str] = []
+    task: str = "classification"
+    quality: Quality = Quality()
 
     @model_validator(mode="after")
     def _name_files(self) -> Self:
@@ -309,6 +336,10 @@ class Report(Part):
     def _section(self, name: str) -> dict[str, Any]:
         section = self.recipe.get(name)
         return section if isinstance(section, dict) else {}
+
+    def main(self, state: Network) -> float | None:
+        """The main metric of a state of the network; None without labels."""
+        return state.metrics.get(self.quality.metric, state.accuracy)
 
     @property
     def speedup(self) -> float:

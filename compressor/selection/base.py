@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import log
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from compressor.structure.groups import ChannelGroup, Groups
+from compressor.tasks import DEFAULT, Task
 
 
 @dataclass(frozen=True)
@@ -29,23 +30,25 @@ class Ranking:
 
 @dataclass
 class Calibration:
-    """What a method may look at: training images in evaluation transform, and their labels where there are any.
+    """What a method may look at: training images in evaluation transform, and their targets where there are any.
 
     Attributes:
         model: The dense network in evaluation mode; a method leaves it as it found it.
         groups: The channel groups to rank.
         images: Batches of inputs, each what `model(*batch)` takes.
-        labels: One tensor of class numbers per batch, or None when the data has no labels.
+        labels: The targets of every batch, or None when the data has no labels.
         seed: Seeds every random choice of the method.
         progress: Called with (done, total) while the method works.
+        task: What the network is for.
     """
 
     model: nn.Module
     groups: Groups
     images: Sequence[tuple[Tensor, ...]]
-    labels: Sequence[Tensor] | None = None
+    labels: Sequence[Any] | None = None
     seed: int = 0
     progress: Callable[[int, int], None] = field(default=lambda done, total: None)
+    task: Task = DEFAULT
 
 
 class Method(ABC):

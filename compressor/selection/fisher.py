@@ -1,9 +1,9 @@
 """Second-order estimate of what changes of the weights do to the outputs, from one backward pass per pair of images.
 
-The outputs are softened by a temperature, as in distillation, so that images of which the network is sure count as
-well. With `F` the Fisher matrix of the softened outputs at the dense network, the KL divergence that a change `d` of
-the outputs brings is `d F d / 2` to second order. A random vector `v` with covariance `F` makes that the expectation
-of `(v d)^2 / 2`, and `v d` is the scalar product of the change of the weights with the gradient of `v * outputs`.
+With `F` the second derivative of the task's divergence at the outputs of the dense network, a change `d` of the outputs
+brings the divergence `d F d / 2` to second order; for the KL divergence, `F` is the Fisher matrix. A random vector `v`
+with covariance `F` makes that the expectation of `(v d)^2 / 2`, and `v d` is the scalar product of the change of the
+weights with the gradient of `v * outputs`, the task's `projection`.
 Images have random vectors of their own, so the square of a sum over some images is expected to be the sum of their
 squares: they go in pairs, because the code of some networks takes a batch of one for something else.
 """
@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves
 
-from compressor.support.batches import sizes_of
+from compressor.support.batches import Batch, sizes_of
 from compressor.support.modules import evaluating, named_tensors
+from compressor.tasks import DEFAULT, Task
 
-TEMPERATURE = 4.0
 STACK_BYTES = 2**28
 """Most memory for the gradients of pairs that are multiplied at a time."""
 
@@ -30,33 +30,33 @@ Change = Mapping[str, Tensor]
 
 
 def divergences(
-    model: nn.Module, changes: Sequence[Change], images: Sequence[tuple[Any, ...]], *, seed: int = 0
+    model: nn.Module,
+    changes: Sequence[Change],
+    images: Sequence[tuple[Any, ...]],
+    *,
+    seed: int = 0,
+    task: Task = DEFAULT,
 ) -> list[float]:
-    """Mean rise of the KL divergence to the dense network, times the square of the temperature, for every change.
+    """Mean rise of the divergence from the dense network, in the units of the task's `projection`, for every change.
 
     Args:
         model: The dense network.
         changes: What is added to parameters, and to the running means of batch norms, by their names.
         images: Batches of inputs. All tensors of a batch have the images on their first axis.
         seed: Draws the random vectors.
+        task: What the network is for.
     """
     names = list(dict.fromkeys(name for change in changes for name in change))
     rows = {name: [i for i, change in enumerate(changes) if name in change] for name in names}
     stacked = {name: torch.stack([changes[i][name].flatten() for i in rows[name]]) for name in names}
     size = max(1, STACK_BYTES // (4 * max(1, sum(stack.shape[1] for stack in stacked.values()))))
     squares, count = torch.zeros(len(changes), dtype=torch.float64), sum(sizes_of(images))
-    for found in _stacks(gradients(model, names, images, seed), size):
+    for found in _stacks(gradients(model, names, images, seed, task), size):
         effects = torch.zeros(len(changes), len(found[0]), dtype=torch.float64)
         for name, gradient in zip(names, found, strict=False):
             effects[rows[name]] += (stacked[name] @ gradient.flatten(1).t()).double().cpu()
         squares += effects.square().sum(1)
     return (squares / (2 * count)).tolist()
-
-
-def logits(outputs: Any) -> list[Tensor]:
-    """The floating-point tensors that a network returns."""
-    leaves = tree_leaves(dict(outputs) if hasattr(outputs, "items") else outputs)
-    return [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]
 
 
 def _stacks(gradients: Iterator[list[Tensor]], size: int) -> Iterator[list[Tensor]]:
@@ -72,7 +72,7 @@ def _stacks(gradients: Iterator[list[Tensor]], size: int) -> Iterator[list[Tenso
 
 
 def gradients(
-    model: nn.Module, names: Sequence[str], images: Sequence[tuple[Any, ...]], seed: int
+    model: nn.Module, names: Sequence[str], images: Sequence[tuple[Any, ...]], seed: int, task: Task = DEFAULT
 ) -> Iterator[list[Tensor]]:
     """Gradients of `v * outputs` by the named tensors, pair by pair; one of three where the number is odd."""
     tensors = named_tensors(model)
@@ -86,8 +86,8 @@ def gradients(
             pairs = max(1, len(batch[0]) // 2)
             for pair in zip(*(t.tensor_split(pairs) for t in batch), strict=True):
                 with torch.enable_grad():
-                    outputs = logits(functional_call(model, leaves, pair))
-                    total = torch.stack([_projected(out, generator) for out in outputs]).sum()
+                    outputs = functional_call(model, leaves, pair)
+                    total = task.projection(outputs, partial(_dense, model, batch), generator)
                 found = torch.autograd.grad(total, wanted, allow_unused=True)
                 yield [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
 
@@ -107,10 +107,6 @@ def _shifted(model: nn.Module, name: str) -> Iterator[Tensor]:
         handle.remove()
 
 
-def _projected(outputs: Tensor, generator: torch.Generator) -> Tensor:
-    """`v * outputs`, averaged over the places of an image; the classes are on the second axis."""
-    shares = (outputs.detach() / TEMPERATURE).softmax(1)
-    signs = torch.randint(0, 2, shares.shape, generator=generator).to(shares) * 2 - 1
-    spread = shares.sqrt() * signs
-    vector = spread - shares * spread.sum(1, keepdim=True)
-    return (outputs * vector).sum() / (outputs[0, 0].numel() ** 0.5)
+def _dense(model: nn.Module, batch: Batch) -> Any:
+    with torch.no_grad():
+        return model(*batch)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from compressor.selection.recording import Gated, Recording
 from compressor.structure.groups import ChannelGroup
+from compressor.support.batches import take
 from compressor.support.footprint import PASS_BYTES
 
 CHUNK = 16
@@ -21,7 +22,7 @@ SPREADS_BYTES = 2**30
 """Most memory for what single units contribute to the outputs of one operation, on all images."""
 SLACK, ROUNDING = 1e-5, 1e-2
 
-PerImage = Callable[[list[Tensor], list[Tensor]], Tensor]
+PerImage = Callable[[Any, Any], Tensor]
 Batch = tuple[Tensor, ...]
 
 
@@ -32,8 +33,8 @@ class GateLoss:
         recording: The network.
         group: The group that has the gates.
         images: Images; a multiple of `CHUNK` of them.
-        targets: What `loss` compares the outputs with, image by image.
-        loss: Maps outputs and targets to one number per image that is never negative.
+        targets: What `loss` compares the outputs with, image by image, in any nesting.
+        loss: Maps outputs, as the network returns them, and targets to one number per image that is never negative.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class GateLoss:
         recording: Recording,
         group: ChannelGroup,
         images: Batch,
-        targets: Sequence[Tensor],
+        targets: Any,
         loss: PerImage,
     ) -> None:
         self._recording, self._group, self._images, self._targets, self._loss = recording, group, images, targets, loss
@@ -101,41 +102,29 @@ class GateLoss:
             total += torch.func.grad(partial(self._sum, gated, targets))(gate)
         return total
 
-    def _sum(self, gated: Gated, targets: list[Tensor], gate: Tensor) -> Tensor:
-        return self._loss(gated.run(gate), targets).sum()
+    def _sum(self, gated: Gated, targets: Any, gate: Tensor) -> Tensor:
+        return self._of(gated.run(gate), targets).sum()
+
+    def _of(self, outputs: Sequence[Tensor], targets: Any) -> Tensor:
+        return self._loss(self._recording.restored(outputs), targets)
 
     def _arrange(self, order: Tensor) -> None:
         self._order = order
-        self._chunks: list[tuple[Gated, list[Tensor]]] = []
+        self._chunks: list[tuple[Gated, Any]] = []
         for index in order.split(CHUNK):
             batch = tuple(t[index] for t in self._images)
             gated = self._recording.gated(self._group, batch, SPREADS_BYTES * CHUNK // self.count)
-            self._chunks.append((gated, [t[index] for t in self._targets]))
+            self._chunks.append((gated, take(self._targets, index, self.count)))
 
     def _each(self, counts: Tensor, scale: float) -> Tensor:
         """Loss on every image, in their present order."""
         gate = scale * counts
-        return torch.cat([self._loss(gated.run(gate), targets) for gated, targets in self._chunks]).double()
+        return torch.cat([self._of(gated.run(gate), targets) for gated, targets in self._chunks]).double()
 
     def _sums(self, chunk: int, counts: Tensor, units: Sequence[int], scale: float) -> list[float]:
         """Sum of the losses on the images of a chunk, for each unit."""
         gated, targets = self._chunks[chunk]
         most = min(STACK // CHUNK, PASS_BYTES // max(1, self._recording.peak))
         stacks = torch.tensor(units).split(max(1, most))
-        losses = [gated.map(lambda out: self._loss(out, targets), counts, some, scale) for some in stacks]
+        losses = [gated.map(lambda out: self._of(out, targets), counts, some, scale) for some in stacks]
         return torch.cat(losses).sum(1, dtype=torch.float64).tolist()
-
-
-def divergence(outputs: list[Tensor], targets: list[Tensor]) -> Tensor:
-    """KL divergence to the dense network, image by image; `targets` are the dense outputs."""
-    logs = [(out.log_softmax(1), target.log_softmax(1)) for out, target in zip(outputs, targets, strict=True)]
-    return torch.stack([_per_image((target.exp() * (target - out)).sum(1)) for out, target in logs]).sum(0)
-
-
-def cross_entropy(outputs: list[Tensor], targets: list[Tensor]) -> Tensor:
-    """Cross-entropy of the first output with the labels, image by image."""
-    return _per_image(F.cross_entropy(outputs[0], targets[0], reduction="none"))
-
-
-def _per_image(losses: Tensor) -> Tensor:
-    return losses.reshape(len(losses), -1).mean(1)

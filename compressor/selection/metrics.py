@@ -45,7 +45,7 @@ def kfac(calibration: Calibration, moments: Mapping[str, Moments]) -> Scales:
     names = list(moments)
     sums = {name: torch.zeros_like(moments[name].scale) for name in names}
     images = held_out(calibration)
-    for found in gradients(calibration.model, names, images, calibration.seed):
+    for found in gradients(calibration.model, names, images, calibration.seed, calibration.task):
         for name, gradient in zip(names, found, strict=True):
             call = moments[name].call
             matrix = read_matrix(replace(call, operand=viewed(call, tensors[name], gradient.contiguous())))

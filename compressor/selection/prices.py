@@ -38,10 +38,10 @@ class Cut:
 
 
 def price(calibration: Calibration, rankings: Mapping[str, Ranking], moments: dict[str, Moments]) -> dict[str, Ranking]:
-    """Turn the errors of the rankings into the rise of the KL divergence to the dense network.
+    """Turn the errors of the rankings into the rise of the divergence from the dense network.
 
     Each group is cut to a few widths by itself, its consumers re-solved from the moments, and the rise estimated to
-    second order (`softened.divergences`): that takes a few passes over the images for all groups together. Between and
+    second order (`fisher.divergences`): that takes a few passes over the images for all groups together. Between and
     beyond these widths, the logarithm of the price is linear in the logarithm of the error.
     """
     groups = calibration.groups
@@ -51,9 +51,8 @@ def price(calibration: Calibration, rankings: Mapping[str, Ranking], moments: di
 
     def settle() -> None:
         changes = [cut.change for cut in waiting]
-        for cut, value in zip(
-            waiting, divergences(calibration.model, changes, images, seed=calibration.seed), strict=True
-        ):
+        found = divergences(calibration.model, changes, images, seed=calibration.seed, task=calibration.task)
+        for cut, value in zip(waiting, found, strict=True):
             points[cut.group].append((rankings[cut.group].error[cut.width], value))
         waiting.clear()
 

@@ -18,13 +18,13 @@ from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from compressor.errors import InputError
 from compressor.structure.groups import ChannelGroup
 from compressor.structure.tensors import duplicate
 from compressor.structure.tracing.ops import TensorNames, WeightReader, aten
-from compressor.support.batches import tensors_of
+from compressor.support.batches import plain, tensors_of
 from compressor.support.footprint import Gauge
 from compressor.support.modules import evaluating
 
@@ -62,7 +62,7 @@ class Recording:
         folded = _folded(model, norms)
         with evaluating(folded):
             try:
-                self.module = make_fx(torch.func.functionalize(lambda *inputs: _outputs(folded(*inputs))))(*batch)
+                self.module = make_fx(torch.func.functionalize(lambda *inputs: self._outputs(folded(*inputs))))(*batch)
             except RuntimeError as error:
                 raise InputError(
                     f"the network cannot be recorded: {error}",
@@ -89,9 +89,20 @@ class Recording:
             self.peak = gauge.peak
 
     def dense(self, batch: tuple[Any, ...]) -> list[Tensor]:
-        """The outputs of the network."""
+        """The floating-point outputs of the network."""
         done = self.run(self.nodes, self._inputs(batch))[self.nodes[-1]]
         return list(done)
+
+    def restored(self, outputs: Sequence[Tensor]) -> Any:
+        """Outputs in the nesting in which the network returns them; None where there is no floating-point tensor."""
+        given = iter(outputs)
+        return tree_unflatten([next(given) if there else None for there in self._floating], self._nesting)
+
+    def _outputs(self, returned: Any) -> list[Tensor]:
+        """The floating-point tensors that the network returns; their nesting is kept."""
+        leaves, self._nesting = tree_flatten(plain(returned))
+        self._floating = [isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves]
+        return [leaf for leaf, there in zip(leaves, self._floating, strict=True) if there]
 
     def _inputs(self, batch: tuple[Any, ...]) -> dict[fx.Node, Any]:
         holders = [node for node in self.module.graph.nodes if node.op == "placeholder"]
@@ -293,8 +304,3 @@ def _folded(model: nn.Module, norms: Mapping[str, str]) -> nn.Module:
             continue
         model.set_submodule(norm, nn.Identity())
     return model
-
-
-def _outputs(returned: Any) -> list[Tensor]:
-    leaves = tree_leaves(dict(returned) if hasattr(returned, "items") else returned)
-    return [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]

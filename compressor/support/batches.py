@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
+import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+T = TypeVar("T")
 
 Batch = tuple[Any, ...]
 
@@ -84,12 +87,56 @@ def size_of(batch: Batch) -> int:
 
 def part_of(batch: Batch, start: int, end: int) -> Batch:
     """Some inputs of a batch."""
-    size = size_of(batch)
+    return take(tuple(batch), slice(start, end), size_of(batch))
+
+
+def take(values: T, index: slice | Tensor, size: int) -> T:
+    """Some examples of inputs, targets or outputs in any nesting.
+
+    Args:
+        values: Tensors with `size` rows and lists of `size` mappings are chosen from; everything else, such as a mask
+            for all, stays whole.
+        index: The numbers of the examples.
+        size: Number of examples.
+    """
 
     def some(leaf: Any) -> Any:
-        return leaf[start:end] if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == size else leaf
+        if isinstance(leaf, list):
+            return leaf[index] if isinstance(index, slice) else [leaf[number] for number in index.tolist()]
+        return leaf[index] if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == size else leaf
 
-    return tuple(tree_map(some, batch))
+    found: T = tree_map(some, values, is_leaf=lambda value: _is_listed(value) and len(value) == size)
+    return found
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Inputs, targets or outputs of several batches in any nesting as those of one: the reverse of `take`."""
+    if len(parts) == 1:
+        return parts[0]
+    trees = [tree_flatten(part, is_leaf=_is_listed) for part in parts]
+    return tree_unflatten([_joined(leaves) for leaves in zip(*(tree[0] for tree in trees), strict=True)], trees[0][1])
+
+
+def placed(values: T, device: torch.device | str) -> T:
+    """Move all tensors in any nesting to a device."""
+    elsewhere = torch.device(device).type != "cpu"
+
+    def move(leaf: Any) -> Any:
+        return leaf.to(device, non_blocking=elsewhere) if isinstance(leaf, Tensor) else leaf
+
+    moved: T = tree_map(move, values)
+    return moved
+
+
+def floating(values: Any) -> list[Tensor]:
+    """The floating-point tensors of what a network returns, in any nesting."""
+    leaves = tree_leaves(plain(values))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def plain(returned: Any) -> Any:
+    """What a network returns, as a dictionary where it is some other kind of mapping."""
+    return dict(returned) if hasattr(returned, "items") else returned
 
 
 def tensors_of(batch: Batch) -> list[Tensor]:
@@ -100,3 +147,14 @@ def tensors_of(batch: Batch) -> list[Tensor]:
 def _cuts(size: int, most: int) -> list[tuple[int, int]]:
     count = max(1, min(-(-size // max(2, most)), size // 2))
     return list(pairwise(size * n // count for n in range(count + 1)))
+
+
+def _is_listed(value: Any) -> bool:
+    """Whether a value is a list with a mapping for every example."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
+def _joined(leaves: Sequence[Any]) -> Any:
+    if isinstance(leaves[0], list):
+        return [item for leaf in leaves for item in leaf]
+    return torch.cat(list(leaves)) if isinstance(leaves[0], Tensor) and leaves[0].dim() else leaves[0]

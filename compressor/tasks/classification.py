@@ -1,117 +1,101 @@
-"""How good a network is on a data set."""
+"""Classification: one class for each input, by the largest of its scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Sized
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+import torch.nn.functional as F
+from torch import Tensor
 
 from compressor.errors import InputError
-from compressor.support import distributed
-from compressor.support.batches import Batch, cut
-from compressor.support.footprint import fitting, inputs_in_a_pass
-from compressor.support.modules import inference
+from compressor.recipe import FinetuneSection
+from compressor.support.batches import floating
+from compressor.tasks import softmax
+from compressor.tasks.base import Task
+from compressor.tasks.metrics import Mean, Metric
+
+BEST = 5
+"""Classes among which the right one counts for `top5`."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Quality on a labelled data set.
+class Classification(Task):
+    """Outputs are logits, (batch, classes); targets are class numbers, (batch,). The loss is the cross-entropy."""
 
-    Attributes:
-        accuracy: Share of images whose best class is the label, 0 to 1.
-        top5: Share of images whose label is among the best five classes.
-        loss: Mean cross-entropy; NaN or infinite where the outputs are.
-        images: Number of images.
-    """
+    name: ClassVar[str] = "classification"
+    summary: ClassVar[str] = "one class for each input: cross-entropy, KL divergence, top-1"
+    batch: ClassVar[str] = "(input, …, labels)"
+    divergence_label: ClassVar[str] = "KL divergence"
+    agreement_label: ClassVar[str] = "same top-1 as dense"
 
-    accuracy: float
-    top5: float
-    loss: float
-    images: int
+    def is_batch(self, batch: Any) -> bool:
+        return super().is_batch(batch) and isinstance(self.split(batch)[1], Tensor)
 
+    def check(self, outputs: Any, targets: Any = None) -> None:
+        """Refuse outputs that are no logits, and targets that are not a class number for each."""
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+            shape = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise InputError(
+                f"the network returns {shape}, not [batch, classes]",
+                where="model.builder",
+                cure="let the builder return a network for classification",
+            )
+        if targets is not None:
+            _check_labels(targets, outputs)
 
-def evaluate(
-    model: nn.Module,
-    loader: Iterable[Any],
-    *,
-    device: torch.device | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    together: bool = False,
-) -> Evaluation:
-    """Measure top-1 and top-5 accuracy and the loss. An image with an output that is no finite number counts as wrong.
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        return F.cross_entropy(outputs, targets)
 
-    Args:
-        model: A network that returns logits [batch, classes]; its training flags are left as they were.
-        loader: Batches (input, …, labels).
-        device: Where inputs are moved to; by default where the network's parameters are.
-        progress: Called with (batches done, batches) after every batch, when the loader has a length.
-        together: All processes of a run call this, each for its part of the images; each gets the measures over all.
+    def losses(self, outputs: Any, targets: Any) -> Tensor:
+        """The cross-entropy of each example, (batch,), by the first output."""
+        return softmax.per_example(F.cross_entropy(floating(outputs)[0], targets, reduction="none"))
 
-    Returns:
-        The measures over all images.
+    def training_loss(self, outputs: Any, targets: Any, settings: FinetuneSection) -> Tensor:
+        return F.cross_entropy(outputs, targets, label_smoothing=settings.label_smoothing)
 
-    Raises:
-        InputError: the loader is empty, or labels and outputs do not go together.
-    """
-    device = device or _device(model)
-    sums = torch.zeros(4, dtype=torch.float64, device=device)
-    part = distributed.share(loader) if together else loader
-    total, most = len(part) if isinstance(part, Sized) else 0, 0
-    with inference(model):
-        for done, (*inputs, labels) in enumerate(part, start=1):
-            inputs = [x.to(device, non_blocking=True) for x in inputs]
-            most = most or inputs_in_a_pass(model, tuple(inputs))
-            logits = torch.cat([_logits(model, few, device) for few in cut([tuple(inputs)], most)])
-            sums += _sums(logits, _check_labels(labels, logits).to(device))
-            if progress and total:
-                progress(done, total)
-    sums = sums.cpu()
-    if together:
-        distributed.all_reduce_sum([sums])
-    right, right5, loss, images = sums.tolist()
-    if not images:
-        raise InputError("there are no validation images", where="data", cure="check data.source and data.root")
-    return Evaluation(right / images, right5 / images, loss / images, int(images))
+    def divergence(self, outputs: Any, teacher: Any) -> Tensor:
+        """The KL divergence from the teacher, averaged over the batch."""
+        return self.divergences(outputs, teacher).mean()
 
+    def divergences(self, outputs: Any, teacher: Any) -> Tensor:
+        return softmax.divergences(outputs, teacher)
 
-def agreement(model: nn.Module, dense: nn.Module, batches: Sequence[Batch]) -> float:
-    """Share of inputs for which both networks choose the same class, 0 to 1."""
-    same = images = 0
-    with inference(model), inference(dense):
-        for batch in fitting(dense, batches):
-            ours, theirs = (_logits(network, batch, _device(network)).cpu() for network in (model, dense))
-            finite = ours.isfinite().all(1) & theirs.isfinite().all(1)
-            same += int(((ours.argmax(1) == theirs.argmax(1)) & finite).sum())
-            images += len(ours)
-    if not images:
-        raise InputError("there are no images to compare on", where="data", cure="check data.source and data.root")
-    return same / images
+    def distillation_loss(self, outputs: Any, teacher: Any, settings: FinetuneSection) -> Tensor:
+        """The KL divergence of the answers softened by `finetune.temperature`, times its square."""
+        return softmax.distillation_loss(outputs, teacher, settings.temperature)
+
+    def projection(self, outputs: Any, teacher: Callable[[], Any], generator: torch.Generator) -> Tensor:
+        return softmax.projection(outputs, generator)
+
+    def agreement(self, outputs: Any, teacher: Any) -> Tensor:
+        """Whether both networks choose the same class for each example, (batch,)."""
+        finite = outputs.isfinite().all(1) & teacher.isfinite().all(1)
+        return (outputs.argmax(1) == teacher.argmax(1)) & finite
+
+    def metrics(self) -> dict[str, Metric]:
+        """Top-1 and top-5 accuracy, and the cross-entropy. Outputs that are no finite numbers are wrong answers."""
+        return {
+            "accuracy": Mean(partial(_hits, 1), "top-1"),
+            "top5": Mean(partial(_hits, BEST), "top-5"),
+            "loss": Mean(_losses, "cross-entropy", higher_is_better=False, percent=False),
+        }
+
+    def scores(self, outputs: Any, targets: Any) -> Tensor:
+        """Which answers are right, (batch,)."""
+        return (outputs.argmax(1) == targets) & outputs.isfinite().all(1)
 
 
-def _device(model: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+DEFAULT: Task = Classification()
+"""What a network is for where nothing is said."""
 
 
-def _logits(model: nn.Module, inputs: Sequence[Tensor], device: torch.device) -> Tensor:
-    logits = model(*(x.to(device, non_blocking=True) for x in inputs))
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+def _check_labels(labels: Any, logits: Tensor) -> None:
+    if not isinstance(labels, Tensor) or labels.shape != logits.shape[:1] or labels.is_floating_point():
+        what = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
         raise InputError(
-            f"the network returns {shape}, not [batch, classes]",
-            where="model.builder",
-            cure="let the builder return a network for classification",
-        )
-    return logits
-
-
-def _check_labels(labels: Tensor, logits: Tensor) -> Tensor:
-    if labels.shape != logits.shape[:1] or labels.is_floating_point():
-        raise InputError(
-            f"labels are {labels.dtype} {list(labels.shape)}, not a class number for each of {len(logits)} images",
+            f"labels are {what}, not a class number for each of {len(logits)} images",
             where="data.source",
             cure="give batches (input, …, labels) with integer labels of shape [batch]",
         )
@@ -122,12 +106,13 @@ def _check_labels(labels: Tensor, logits: Tensor) -> Tensor:
             where="data",
             cure="make the network's number of classes (model.args) that of the data",
         )
-    return labels
 
 
-def _sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Right answers, right among five, loss and images of a batch, summed."""
-    best = logits.topk(min(5, logits.shape[1])).indices
-    hits = (best == labels[:, None]) & logits.isfinite().all(1, keepdim=True)
-    loss = cross_entropy(logits.float(), labels, reduction="sum")
-    return torch.stack([hits[:, 0].sum(), hits.sum(), loss, torch.tensor(len(labels), device=loss.device)]).double()
+def _hits(most: int, logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the label of each example is among so many best classes, (batch,)."""
+    best = logits.topk(min(BEST, logits.shape[1])).indices[:, :most]
+    return ((best == labels[:, None]) & logits.isfinite().all(1, keepdim=True)).any(1)
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), labels, reduction="none")

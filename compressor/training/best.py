@@ -9,16 +9,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_map
 
 from compressor.data.base import HeldOut
 from compressor.support import distributed
+from compressor.support.batches import placed
 from compressor.support.modules import inference
+from compressor.tasks import DEFAULT, Metric, Task, as_keys
 from compressor.training.history import BEFORE
 from compressor.training.order import Order
 
 CERTAIN = 1.0
-"""Standard errors by which the numbers of right answers must differ to tell two networks apart."""
+"""Standard errors by which the numbers of better answers must differ to tell two networks apart."""
 
 
 @dataclass(frozen=True)
@@ -26,25 +28,27 @@ class Score:
     """How good weights are.
 
     Attributes:
-        right: Which images are answered right, (images,).
-        loss: Mean cross-entropy; infinite where outputs are no finite numbers.
+        examples: How well each image is answered, (images,): larger is better, such as whether that is right.
+        loss: Mean loss; infinite where outputs are no finite numbers.
+        metric: The main metric; the mean over the images where it is not given.
     """
 
-    right: Tensor
+    examples: Tensor
     loss: float
+    metric: float | None = None
 
     @property
-    def accuracy(self) -> float:
-        """Share of right answers, 0 to 1."""
-        return float(self.right.double().mean())
+    def main(self) -> float:
+        """The main metric."""
+        return float(self.examples.double().mean()) if self.metric is None else self.metric
 
     def beats(self, other: Score) -> bool:
         """Whether these weights are better on the same images.
 
-        Few images do not tell accuracies apart: those count that only one of the two answers right, and where their
+        Few images do not tell accuracies apart: those count that one of the two answers better, and where their
         difference is within chance, the loss decides.
         """
-        ours, theirs = int((self.right & ~other.right).sum()), int((other.right & ~self.right).sum())
+        ours, theirs = int((self.examples > other.examples).sum()), int((other.examples > self.examples).sum())
         if abs(ours - theirs) > CERTAIN * (ours + theirs) ** 0.5:
             return ours > theirs
         return self.loss < other.loss
@@ -58,12 +62,19 @@ class Best:
         held_out: The images.
         begun: Weights that the training is to be compared with, where the network has others already.
         seed: Of what the images' loader draws at random.
+        task: What the network is for.
     """
 
     def __init__(
-        self, model: nn.Module, held_out: HeldOut, *, begun: Mapping[str, Any] | None = None, seed: int = 0
+        self,
+        model: nn.Module,
+        held_out: HeldOut,
+        *,
+        begun: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        task: Task = DEFAULT,
     ) -> None:
-        self._model, self._held_out, self._begun = model, held_out, begun
+        self._model, self._held_out, self._begun, self._task = model, held_out, begun, task
         self._order = Order(held_out.batches, held_out.batches, seed)
         self.scores: list[tuple[float, float]] = []
         self._kept = Score(torch.zeros(0, dtype=torch.bool), float("inf"))
@@ -88,7 +99,7 @@ class Best:
         if not self.scores or score.beats(self._kept):
             self.chosen = len(self.scores)
             self._kept, self._weights = score, copy.deepcopy(self._model.state_dict())
-        self.scores.append((score.accuracy, score.loss))
+        self.scores.append((score.main, score.loss))
 
     def apply(self) -> None:
         """Give the network the best weights."""
@@ -97,23 +108,23 @@ class Best:
     def found(self) -> dict[str, Any]:
         """What came out: plain JSON values, as `report.json` has them."""
         names = [BEFORE, *(f"epoch {number}" for number in range(1, len(self.scores)))]
-        before, *epochs = ({"accuracy": accuracy, "loss": loss} for accuracy, loss in self.scores)
+        before, *epochs = ({"loss": loss} | as_keys({self._task.main: main}) for main, loss in self.scores)
         return {
             "delivered": names[self.chosen],
             "held_out": {"before": before, "epochs": epochs},
-            "images": len(self._kept.right),
+            "images": len(self._kept.examples),
             "problem": self._held_out.problem,
         }
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` goes on from."""
-        kept = {"right": self._kept.right, "loss": self._kept.loss, "weights": self._weights}
+        kept = {"examples": self._kept.examples, "loss": self._kept.loss, "weights": self._weights}
         return {"scores": [list(score) for score in self.scores], "chosen": self.chosen, **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state that was saved."""
-        self.scores, self.chosen = [(accuracy, loss) for accuracy, loss in state["scores"]], state["chosen"]
-        self._kept, self._weights = Score(state["right"], state["loss"]), state["weights"]
+        self.scores, self.chosen = [(main, loss) for main, loss in state["scores"]], state["chosen"]
+        self._kept, self._weights = Score(state["examples"], state["loss"]), state["weights"]
 
     def _batches(self) -> Any:
         return (batch for _, batch in self._order.batches(0))
@@ -127,12 +138,26 @@ class Best:
 
     def _score(self) -> Score:
         device = next(self._model.parameters()).device
-        right, losses = list[Tensor](), list[Tensor]()
+        metric: Metric = self._task.metrics()[self._task.main]
+        scores, losses = list[Tensor | None](), list[Tensor]()
         with inference(self._model):
-            for *inputs, labels in self._batches():
-                logits = self._model(*(tensor.to(device) for tensor in inputs)).float()
-                labels = labels.to(device)
-                right.append((logits.argmax(1) == labels) & logits.isfinite().all(1))
-                losses.append(cross_entropy(logits, labels, reduction="none"))
+            for batch in self._batches():
+                inputs, targets = self._task.split(batch)
+                outputs = tree_map(_single, self._model(*placed(inputs, device)))
+                targets = placed(targets, device)
+                scores.append(self._task.scores(outputs, targets))
+                losses.append(self._task.losses(outputs, targets))
+                metric.update(outputs, targets)
         loss = float(torch.cat(losses).double().mean())
-        return Score(torch.cat(right).cpu(), loss if loss == loss else float("inf"))
+        loss = loss if loss == loss else float("inf")
+        known = [score for score in scores if score is not None]
+        if not known:
+            return Score(-torch.cat(losses).cpu(), loss, metric.compute())
+        examples = torch.cat(known).cpu()
+        main = float(examples.double().mean())
+        return Score(examples if metric.higher_is_better else -examples.double(), loss, main)
+
+
+def _single(leaf: Any) -> Any:
+    """A floating-point tensor in single precision."""
+    return leaf.float() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from compressor.support.ranges import Count, Number
 
@@ -14,10 +14,12 @@ class Epoch:
     Attributes:
         epoch: Its number, from 1.
         loss: Mean training loss.
-        accuracy: Share of training images answered right while training on them, 0 to 1.
+        accuracy: That of the metrics, where it is among them.
         lr: Learning rate of the last step; reports of version 0.1.0 have none of the rest.
         seconds: Duration.
         images_per_second: Throughput over all processes.
+        metrics: The task's main metric on the training images while training on them, by its name; empty where it is
+            not the mean over images.
     """
 
     epoch: Count
@@ -26,6 +28,7 @@ class Epoch:
     lr: float | None = None
     seconds: float | None = None
     images_per_second: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 History = list[Epoch]
@@ -61,7 +64,7 @@ class Progress:
         epoch: The running epoch, from 1.
         epochs: Number of epochs.
         loss: Mean training loss of the running epoch so far.
-        accuracy: Training accuracy of the running epoch so far, 0 to 1.
+        metrics: The task's main metric in the running epoch so far, as in `Epoch`.
         lr: Learning rate of the last step.
         seconds: Time of the running epoch so far.
         seconds_left: Estimate of the time to the end.
@@ -72,7 +75,7 @@ class Progress:
     epoch: int
     epochs: int
     loss: float
-    accuracy: float
+    metrics: dict[str, float]
     lr: float
     seconds: float
     seconds_left: float

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from compressor.recipe import FinetuneSection
 from compressor.support import plugins
+from compressor.tasks import DEFAULT, Task
 from compressor.training.accelerator import make_accelerator
 from compressor.training.best import Best
 from compressor.training.checkpoint import Checkpoint
@@ -33,6 +34,7 @@ def finetune(
     loader: Iterable[Batch],
     settings: FinetuneSection,
     *,
+    task: Task = DEFAULT,
     seed: int = 0,
     best: Best | None = None,
     checkpoint: Path | None = None,
@@ -41,11 +43,12 @@ def finetune(
     """Train `model` in place. It comes back on its device and in its mode, as does the teacher.
 
     Args:
-        model: The network to train; its output is logits, (batch, classes).
+        model: The network to train.
         teacher: The dense network to learn from, in evaluation mode; None trains on the labels alone.
-        loader: Batches (input, ..., labels), again at every pass, with a length. Its batch size is that of all
-            processes together. Its random choices must come from its `generator` or from the global ones.
+        loader: Batches with targets, as the task splits them, again at every pass, with a length. Its batch size is
+            that of all processes together. Its random choices must come from its `generator` or from the global ones.
         settings: The recipe's section `finetune`; without `lr`, the rate follows from the number of steps.
+        task: What the network is for.
         seed: Decides the order of the images and every other random choice; the global generators are seeded with it.
         best: Judges the network before training and after every epoch; it ends with the best weights of these. None
             leaves it with the last ones.
@@ -70,6 +73,7 @@ def finetune(
         loader,
         settings,
         teacher=teacher,
+        task=task,
         seed=seed,
         best=best,
         checkpoint=checkpoint,
@@ -84,6 +88,7 @@ def fit(
     settings: FinetuneSection,
     *,
     teacher: nn.Module | None = None,
+    task: Task = DEFAULT,
     objective: Callable[..., Objective] = Objective,
     identity: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -94,12 +99,13 @@ def fit(
     """Train whatever an optimiser has the parameters of; all else as in `finetune`.
 
     Args:
-        model: What maps a batch to logits.
+        model: What maps a batch to outputs.
         optimizer: Steps the parameters of `model`; its learning rate follows the schedule.
         loader: As in `finetune`.
         settings: The recipe's section `finetune`, with a rate.
         teacher: As in `finetune`.
-        objective: Called with teacher, settings and accelerator: what is minimised.
+        task: As in `finetune`.
+        objective: Called with task, teacher, settings and accelerator: what is minimised.
         identity: What the result depends on besides seed, length and settings, JSON values.
         seed: As in `finetune`.
         best: As in `finetune`.
@@ -122,7 +128,7 @@ def fit(
         batches = count_batches(shard)
         known = {"seed": seed, "batches": batches, "settings": settings.model_dump(mode="json"), **(identity or {})}
         known["judged"] = best is not None
-        minimised = objective(teacher, settings, accelerator)
+        minimised = objective(task, teacher, settings, accelerator)
         minimised.own, minimised.target = own, target
         return Trainer(
             accelerator,
@@ -146,7 +152,7 @@ class _Shell(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Any) -> Any:
         return self.model(*inputs)
 
 

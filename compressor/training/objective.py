@@ -4,49 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from compressor.recipe import FinetuneSection
-from compressor.training.distillation import distillation_loss
+from compressor.tasks import Task
 from compressor.training.features import Maps, attention_loss
 
 
 @dataclass
 class Objective:
-    """Cross-entropy with the labels, mixed with the divergence from a teacher where there is one, and its features.
+    """The task's loss, mixed with the divergence from a teacher where there is one, and its features.
 
     Attributes:
+        task: What the network is for.
         teacher: A network in evaluation mode on the accelerator's device, or None.
-        settings: The weights of both, the temperature and the label smoothing.
+        settings: The weights of both, and what the task takes from it.
         accelerator: Whose precision the teacher uses as well.
         own, target: The maps of network and teacher, as `stage_maps` gives them, where features are compared.
     """
 
+    task: Task
     teacher: nn.Module | None
     settings: FinetuneSection
     accelerator: Accelerator
     own: Maps = field(default_factory=dict)
     target: Maps = field(default_factory=dict)
 
-    def __call__(self, logits: Tensor, inputs: Sequence[Tensor], labels: Tensor) -> Tensor:
+    def __call__(self, outputs: Any, inputs: Sequence[Tensor], targets: Any) -> Tensor:
         """Return the mean loss of a batch.
 
         Args:
-            logits: Answers of the network, (batch, classes).
-            inputs: What the network was given.
-            labels: Class numbers, (batch,).
+            outputs: What the network returned.
+            inputs: What it was given.
+            targets: What was to come out.
         """
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+        loss = self.task.training_loss(outputs, targets, self.settings)
         if self.teacher is None:
             return loss
         with torch.no_grad(), self.accelerator.autocast():
-            answers = self.teacher(*inputs)
+            wanted = self.teacher(*inputs)
         weight = self.settings.distill_weight
-        loss = (1 - weight) * loss + weight * distillation_loss(logits, answers, self.settings.temperature)
+        loss = (1 - weight) * loss + weight * self.task.distillation_loss(outputs, wanted, self.settings)
         if self.settings.distill_features:
             loss = loss + self.settings.distill_features * attention_loss(self.own, self.target)
         return loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,10 +14,12 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 from compressor.errors import InputError
 from compressor.recipe import FinetuneSection
 from compressor.support import distributed
+from compressor.support.batches import size_of
 from compressor.support.signals import Interruption
 from compressor.training.average import Average, floating
 from compressor.training.best import Best
@@ -29,7 +31,8 @@ from compressor.training.optimizer import learning_rate
 from compressor.training.order import Order
 from compressor.training.schedules.base import Schedule
 
-Batch = Sequence[Tensor]
+Batch = Any
+"""What a loader gives, with targets, as the task splits it."""
 SECONDS_BETWEEN_REPORTS = 0.25
 
 
@@ -63,7 +66,7 @@ class Trainer:
             KeyboardInterrupt: A signal asked for it; the state is saved.
         """
         self.history: History = []
-        self.meter, self.begin, self.seconds = Meter(self.accelerator.device), 0, 0.0
+        self.meter, self.begin, self.seconds = self._new_meter(), 0, 0.0
         self.average = Average(self._network)
         self._restore()
         if self.best:
@@ -85,6 +88,9 @@ class Trainer:
         if self.best:
             self.best.apply()
         return self.history
+
+    def _new_meter(self) -> Meter:
+        return Meter(self.accelerator.device, self.objective.task)
 
     @property
     def _steps(self) -> int:
@@ -112,11 +118,11 @@ class Trainer:
                 self._report(epoch * self.batches + number + 1, epoch, lr)
             if stepped and not last and (self.interruption.asked or (self.checkpoint and self.checkpoint.due())):
                 self._save(number + 1)
-        loss, accuracy, images = self.meter.total(self.accelerator)
+        loss, metrics, images = self.meter.total(self.accelerator)
         self._check(math.isfinite(loss) and _finite(self.model), epoch)
         seconds = time.perf_counter() - started
-        self.history.append(Epoch(epoch + 1, loss, accuracy, lr, seconds, images / seconds))
-        self.meter, self.begin, self.seconds = Meter(self.accelerator.device), 0, 0.0
+        self.history.append(Epoch(epoch + 1, loss, metrics.get("accuracy"), lr, seconds, images / seconds, metrics))
+        self.meter, self.begin, self.seconds = self._new_meter(), 0, 0.0
 
     def _judge(self) -> None:
         """Judge what training would end with if this were the last epoch."""
@@ -126,18 +132,18 @@ class Trainer:
 
     def _learn(self, batch: Batch, number: int, lr: float) -> bool:
         """Learn from a batch; returns whether that was a step, or one of several batches that make one."""
-        *inputs, labels = batch
+        inputs, targets = self.objective.task.split(batch)
         size = self.settings.accumulate
         first = number - number % size
         together = min(size, self.batches - first)
         stepped = number + 1 == first + together
         with nullcontext() if stepped else self.accelerator.no_sync(self.model):
-            logits = self.model(*inputs)
-            loss = self.objective(logits, inputs, labels)
+            outputs = self.model(*inputs)
+            loss = self.objective(outputs, inputs, targets)
             self.accelerator.backward(loss / together if together > 1 else loss)
         if stepped:
             self._step(lr)
-        self.meter.add(loss, logits, labels)
+        self.meter.add(loss, outputs, targets, size_of(inputs))
         return stepped
 
     def _step(self, lr: float) -> None:
@@ -152,7 +158,7 @@ class Trainer:
         batch = send_to_device(batch, self.accelerator.device)
         if not self.settings.channels_last:
             return batch
-        return [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in batch]
+        return tree_map(_channels_last, batch)
 
     def _save(self, batch: int) -> None:
         """Save the state before a batch of the running epoch; end here if a signal asked for it."""
@@ -194,14 +200,14 @@ class Trainer:
         self.history = [Epoch(**epoch) for epoch in state["history"]]
 
     def _report(self, done: int, epoch: int, lr: float) -> None:
-        loss, accuracy = self.meter.read()
+        loss, metrics = self.meter.read()
         self._check(math.isfinite(loss), epoch)
         self.reported = time.perf_counter()
         if self.progress and self.accelerator.is_main_process:
             batches = self.batches * self.settings.epochs
             left = (self.reported - self.started) / self.done_here * (batches - done)
             epochs = self.settings.epochs
-            self.progress(Progress(done, batches, epoch + 1, epochs, loss, accuracy, lr, self.seconds, left))
+            self.progress(Progress(done, batches, epoch + 1, epochs, loss, metrics, lr, self.seconds, left))
 
     def _check(self, finite: bool, epoch: int) -> None:
         if not finite:
@@ -211,6 +217,11 @@ class Trainer:
                 where="finetune.lr",
                 cure=f"lower finetune.lr (now {self.settings.rate:g}), for example to {lower:g}",
             )
+
+
+def _channels_last(leaf: Any) -> Any:
+    images = isinstance(leaf, Tensor) and leaf.dim() == 4
+    return leaf.contiguous(memory_format=torch.channels_last) if images else leaf
 
 
 def _finite(model: nn.Module) -> bool:

@@ -23,7 +23,7 @@ from compressor.pipeline.loading import load_model
 from compressor.recipe import load_recipe
 from compressor.structure import load_compact
 from compressor.support import plugins
-from compressor.tasks.classification import evaluate
+from compressor.tasks import evaluate
 from compressor.training.loop import finetune
 from compressor.training.schedules.base import Schedule
 from tests.benchmarks import short
@@ -57,7 +57,7 @@ def main() -> None:
             data = load_data(recipe.data, recipe.model.input, seed)
             model = load_compact(args.run_dir, subject.model)
             finetune(model, subject.model, data.train or (), settings, seed=seed)
-            found.append(100 * evaluate(model, data.validation or ()).accuracy)
+            found.append(100 * evaluate(model, data.validation or ()).main)
         return statistics.mean(found)
 
     table = Table("schedule", "lr", "average", *(f"{count} epochs" for count in args.epochs))

@@ -42,7 +42,7 @@ from compressor.refit import refit
 from compressor.selection.base import Calibration, Method, Ranking
 from compressor.structure import Plan, find_groups, shrink
 from compressor.support import plugins
-from compressor.tasks.classification import agreement, evaluate
+from compressor.tasks import agreement, evaluate
 from compressor.training.loop import finetune
 from tests.benchmarks import short
 from tests.benchmarks.overhead import network
@@ -142,7 +142,7 @@ class Problem:
 
     def accuracy(self, model: nn.Module) -> float:
         assert self.data.validation is not None
-        return 100 * evaluate(model, self.data.validation).accuracy
+        return 100 * evaluate(model, self.data.validation).main
 
 
 def subset(data: Path, images: int, folder: Path) -> Path:

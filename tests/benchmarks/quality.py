@@ -25,7 +25,7 @@ from compressor.recipe import load_recipe
 from compressor.report import Report
 from compressor.report.schema import Speedup
 from compressor.support.progress import Journal
-from compressor.tasks.classification import evaluate
+from compressor.tasks import evaluate
 from compressor.training.loop import finetune
 from tests.benchmarks import latency, peers, short
 
@@ -82,7 +82,7 @@ class Contest:
 
     def _accuracy(self, model: nn.Module) -> float:
         assert self.run.data.validation is not None
-        return evaluate(model, self.run.data.validation).accuracy
+        return evaluate(model, self.run.data.validation).main
 
 
 def _row(name: str, tool: str, speedup: Speedup, accuracies: Sequence[float]) -> str:

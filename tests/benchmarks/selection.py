@@ -42,7 +42,7 @@ from compressor.selection.methods.imitation import Imitation
 from compressor.structure import ChannelGroup, Groups, Plan, find_groups, shrink
 from compressor.structure.surgery.mask import masked, zero_columns
 from compressor.support import plugins
-from compressor.tasks.classification import evaluate
+from compressor.tasks import evaluate
 from tests.benchmarks import peers, short
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "cifar10-resnet"
@@ -71,7 +71,7 @@ class Problem:
 
     def accuracy(self, model: nn.Module) -> float:
         assert self.validation is not None
-        return 100 * evaluate(model, self.validation).accuracy
+        return 100 * evaluate(model, self.validation).main
 
     def calibration(self, images: Batches | None = None) -> Calibration:
         return Calibration(self.model, self.groups, images or self.images, None if images else self.labels)

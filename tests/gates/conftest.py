@@ -15,7 +15,7 @@ from compressor.gates.trainer import Learnt
 from compressor.models.digits import digits_resnet
 from compressor.recipe import DataSection, FinetuneSection
 from compressor.structure import Groups, Plan, find_groups, shrink
-from compressor.tasks.classification import evaluate
+from compressor.tasks import evaluate
 
 SHAPE = (1, 16, 16)
 
@@ -29,7 +29,7 @@ class Digits:
 
     def accuracy(self, model: nn.Module) -> float:
         assert self.data.validation is not None
-        return evaluate(model, self.data.validation).accuracy
+        return evaluate(model, self.data.validation).main
 
     def compact(self, learnt: Learnt) -> nn.Module:
         widths = self.budget.widths(self.groups, learnt.rankings)

@@ -5,7 +5,7 @@ import pytest
 from compressor.recipe import AcceptSection, BaselineSection, Target
 from compressor.report.acceptance import CRITERIA, judge
 from compressor.report.rules import Criterion
-from compressor.report.schema import Network, Parity, Report, Rule
+from compressor.report.schema import Network, Parity, Quality, Report, Rule
 from compressor.report.writers.tables import rule_rows
 from tests.report.examples import benchmark, report
 
@@ -122,3 +122,14 @@ def test_memory_that_was_not_measured_fails() -> None:
     judged = rule("peak_mb", report(), peak_mb=1000)
     assert (judged.measured, judged.passed) == (None, False)
     assert "not measured" in judged.text
+
+
+def test_a_metric_that_is_better_when_small_must_not_rise() -> None:
+    quality = Quality(metric="error", label="mean error", higher_is_better=False, percent=False)
+    dense, compact = (Network(params=9, macs=9, metrics={"error": error}) for error in (3.0, 3.4))
+    given = report(dense=dense, compact=compact, quality=quality)
+    for bound, passed in ((0.5, True), (0.3, False)):
+        rule = judge(AcceptSection(accuracy_drop=bound, speedup=None, parity=None), Target(macs=1.0), given)[1]
+        assert (rule.passed, rule.measured) == (passed, pytest.approx(0.4))
+    better = report(dense=compact, compact=dense, quality=quality)
+    assert judge(AcceptSection(), Target(macs=1.0), better)[1].passed

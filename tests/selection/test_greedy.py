@@ -11,7 +11,7 @@ from torch.nn.functional import kl_div
 
 from compressor.errors import InputError
 from compressor.selection.base import Calibration
-from compressor.selection.gate_loss import CHUNK, GateLoss, divergence
+from compressor.selection.gate_loss import CHUNK, GateLoss
 from compressor.selection.methods.greedy_forward import GreedyForward
 from compressor.selection.methods.imitate_global import ImitateGlobal
 from compressor.selection.recording import Recording
@@ -117,7 +117,7 @@ def test_the_gradient_is_that_of_the_gates() -> None:
     recording = Recording(given.model, given.groups.norms, tuple(t[:CHUNK] for t in images))
     target = given.model(*images).detach()
     with torch.no_grad():
-        loss = GateLoss(recording, given.groups[0], images, [target], divergence)
+        loss = GateLoss(recording, given.groups[0], images, target, given.task.divergences)
     gate, step = torch.full((given.groups[0].size,), 0.7), 1e-2
     with torch.no_grad():
         found = loss.gradient(gate, 1.0)

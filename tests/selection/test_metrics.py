@@ -8,11 +8,11 @@ from torch import nn
 
 from compressor.errors import InputError
 from compressor.selection.base import Calibration
-from compressor.selection.fisher import TEMPERATURE
 from compressor.selection.methods.imitation import Imitation
 from compressor.selection.metrics import METRICS, kfac
 from compressor.selection.moment_method import moments_of
 from compressor.structure import find_groups
+from compressor.tasks.softmax import TEMPERATURE
 from tests.networks import NETWORKS
 from tests.selection.test_contract import calibration
 

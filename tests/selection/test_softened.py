@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compressor.selection.fisher import TEMPERATURE, divergences
+from compressor.selection.fisher import divergences
+from compressor.tasks.softmax import TEMPERATURE
 from tests.networks import INPUT, build
 
 

@@ -19,7 +19,7 @@ import torch
 from pathlib import Path
 from torch.utils.data import DataLoader, TensorDataset
 from compressor.support import distributed
-from compressor.tasks.classification import evaluate
+from compressor.tasks import evaluate
 from compressor.recipe import FinetuneSection
 from compressor.selection.moments import collect_moments
 from compressor.data.base import HeldOut

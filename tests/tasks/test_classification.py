@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import InputError
-from compressor.tasks.classification import agreement, evaluate
+from compressor.tasks import agreement, evaluate
 
 LABELS = torch.tensor([0, 1, 2, 3, 4, 5])
 
@@ -24,21 +24,21 @@ def loader(outputs: Tensor, labels: Tensor = LABELS, size: int = 4) -> list[Any]
 
 def test_accuracy_is_the_share_of_right_answers_over_batches_of_different_sizes() -> None:
     result = evaluate(nn.Identity(), loader(logits(0, 1, 2, 7, 7, 7)))
-    assert (result.accuracy, result.images) == (0.5, 6)
+    assert (result.main, result.images) == (0.5, 6)
 
 
 def test_top5_looks_at_the_best_five() -> None:
-    assert evaluate(nn.Identity(), loader(logits(7, 7, 7, 7, 7, 7))).top5 == pytest.approx(3 / 6)
+    assert evaluate(nn.Identity(), loader(logits(7, 7, 7, 7, 7, 7))).metrics["top5"] == pytest.approx(3 / 6)
 
 
 def test_top5_of_fewer_than_five_classes_is_one() -> None:
-    assert evaluate(nn.Identity(), loader(logits(1, 1, classes=2), torch.tensor([0, 1]))).top5 == 1
+    assert evaluate(nn.Identity(), loader(logits(1, 1, classes=2), torch.tensor([0, 1]))).metrics["top5"] == 1
 
 
 def test_loss_is_the_mean_cross_entropy() -> None:
     outputs = torch.randn(6, 8)
     expected = nn.functional.cross_entropy(outputs, LABELS)
-    assert evaluate(nn.Identity(), loader(outputs)).loss == pytest.approx(float(expected))
+    assert evaluate(nn.Identity(), loader(outputs)).metrics["loss"] == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -46,14 +46,14 @@ def test_an_output_that_is_not_finite_is_a_wrong_answer(value: float) -> None:
     outputs = logits(0, 1, 2, 3, 4, 5)
     outputs[0, 0] = value
     result = evaluate(nn.Identity(), loader(outputs))
-    assert result.accuracy == pytest.approx(5 / 6)
-    assert not math.isfinite(result.loss)
+    assert result.main == pytest.approx(5 / 6)
+    assert not math.isfinite(result.metrics["loss"])
 
 
 def test_the_network_is_measured_in_evaluation_mode_and_left_as_it_was() -> None:
     model = nn.Sequential(nn.Dropout(1.0), nn.BatchNorm1d(8)).train()
     model[1].eval()
-    assert evaluate(model, loader(logits(0, 1, 2, 3, 4, 5))).accuracy == 1
+    assert evaluate(model, loader(logits(0, 1, 2, 3, 4, 5))).main == 1
     assert [module.training for module in model.modules()] == [True, True, False]
 
 
@@ -75,7 +75,7 @@ def test_a_network_with_two_inputs_gets_both() -> None:
         def forward(self, a: Tensor, b: Tensor) -> Tensor:
             return a + b
 
-    assert evaluate(Sum(), [(logits(0, 1), torch.zeros(2, 8), torch.tensor([0, 1]))]).accuracy == 1
+    assert evaluate(Sum(), [(logits(0, 1), torch.zeros(2, 8), torch.tensor([0, 1]))]).main == 1
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_batches_that_memory_is_too_small_for_are_evaluated_in_parts(monkeypatch
             self.sizes.append(len(x))
             return x
 
-    monkeypatch.setattr("compressor.tasks.classification.inputs_in_a_pass", lambda *args: 2)
+    monkeypatch.setattr("compressor.tasks.evaluation.inputs_in_a_pass", lambda *args: 2)
     found = evaluate(Counting(), loader(logits(0, 1, 2, 7, 7, 7)))
     assert found == evaluate(nn.Identity(), loader(logits(0, 1, 2, 7, 7, 7)))
     assert Counting.sizes == [2, 2, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from compressor.data.base import HeldOut
 from compressor.recipe import FinetuneSection
 from compressor.report.schema import Finetune
-from compressor.tasks.classification import evaluate
+from compressor.tasks import Mean, Metric, Task, evaluate
 from compressor.training.best import Best, Score
 from compressor.training.loop import finetune
 from tests.training.conftest import Tiny
@@ -56,7 +57,7 @@ def test_training_that_helps_delivers_an_epoch(make_loader: Make, settings: Fine
     assert (found.delivered, found.images, found.problem) == ("epoch 3", 40, None)
     assert same(model, copied(last))
     judged = evaluate(model, held_out.batches)
-    assert (judged.accuracy, judged.loss) == pytest.approx((found.after.accuracy, found.after.loss))
+    assert (judged.main, judged.metrics["loss"]) == pytest.approx((found.after.accuracy, found.after.loss))
     assert found.after.loss < found.held_out.before.loss
 
 
@@ -89,7 +90,7 @@ def test_the_mean_of_the_last_weights_is_what_is_judged(make_loader: Make, held_
     finetune(plain, None, make_loader(), settings)
     assert best.chosen == 2
     assert same(model, copied(plain))
-    assert evaluate(plain, held_out.batches).loss == pytest.approx(best.scores[2][1])
+    assert evaluate(plain, held_out.batches).metrics["loss"] == pytest.approx(best.scores[2][1])
 
 
 def test_other_weights_can_be_what_the_training_is_compared_with(make_loader: Make, held_out: HeldOut) -> None:
@@ -97,7 +98,7 @@ def test_other_weights_can_be_what_the_training_is_compared_with(make_loader: Ma
     best = Best(model, held_out, begun=begun.state_dict())
     finetune(model, None, make_loader(), FinetuneSection(epochs=1, lr=1e-9), best=best)
     before = evaluate(begun, held_out.batches)
-    assert best.scores[0] == pytest.approx((before.accuracy, before.loss))
+    assert best.scores[0] == pytest.approx((before.main, before.metrics["loss"]))
     assert best.scores[1] != pytest.approx(best.scores[0])
 
 
@@ -108,3 +109,36 @@ def test_outputs_that_are_no_numbers_lose(held_out: HeldOut) -> None:
     nn.init.constant_(model.head.weight, float("nan"))
     best.judge()
     assert (best.chosen, best.scores[1]) == (0, (0.0, float("inf")))
+
+
+class Distance(Task):
+    """The distance of the first output from the label; smaller is better, and no mean of scores is known."""
+
+    name, summary = "distance", "the distance from the label"
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        return (outputs[:, 0] - targets).square().mean()
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"distance": Mean(self._distances, "distance", higher_is_better=False, percent=False)}
+
+    def _distances(self, outputs: Any, targets: Any) -> Tensor:
+        return (outputs[:, 0] - targets).abs()
+
+
+class Scored(Distance):
+    def scores(self, outputs: Any, targets: Any) -> Tensor:
+        return self._distances(outputs, targets)
+
+
+@pytest.mark.parametrize("task", [Distance(), Scored()], ids=lambda task: type(task).__name__)
+def test_any_task_can_judge(make_loader: Make, settings: FinetuneSection, held_out: HeldOut, task: Task) -> None:
+    model = Tiny()
+    best = Best(model, held_out, task=task)
+    history = finetune(model, None, make_loader(), settings, best=best, task=task)
+    found = Finetune.model_validate(best.found())
+    judged = evaluate(model, held_out.batches, task)
+    assert found.delivered != "before" and found.after.accuracy is None
+    assert found.after.metrics == pytest.approx(judged.metrics)
+    assert found.after.metrics["distance"] < found.held_out.before.metrics["distance"]
+    assert all(("distance" in epoch.metrics) == isinstance(task, Scored) for epoch in history)

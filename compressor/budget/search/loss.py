@@ -1,4 +1,4 @@
-"""The smallest network whose loss rises no more than a target says: the KL divergence to the dense one, measured."""
+"""The smallest network whose loss rises no more than a target says: the divergence from the dense one, measured."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from compressor.budget.allocate import allocate
 from compressor.budget.costs.base import CostModel
 from compressor.refit import refit
 from compressor.selection.base import Ranking
-from compressor.selection.fisher import logits
-from compressor.selection.gate_loss import divergence
 from compressor.structure import Plan, masked
 from compressor.structure.groups import Groups
 from compressor.support.batches import Batch, Parts, sizes_of
 from compressor.support.footprint import fitting
 from compressor.support.modules import evaluating
+from compressor.tasks import DEFAULT, Task
 
 HELD_OUT = 0.25
 CLOSE, NARROW = 0.01, 1e-3
@@ -92,6 +91,7 @@ class KLIncrease:
         images: Batches of calibration inputs; the last quarter of the images is held out.
         mixing: As in `refit`; None leaves the weights as they are.
         seed: Of the refit.
+        task: What the network is for.
     """
 
     def __init__(
@@ -103,15 +103,17 @@ class KLIncrease:
         *,
         mixing: float | None,
         seed: int,
+        task: Task = DEFAULT,
     ) -> None:
+        self._task = task
         self._model, self._groups, self._rankings, self._mixing, self._seed = model, groups, rankings, mixing, seed
         self._seen, held = _split(images)
         self._held = fitting(model, held)
         with evaluating(model):
-            self._dense = [logits(model(*batch)) for batch in self._held]
+            self._dense = [model(*batch) for batch in self._held]
 
     def __call__(self, widths: Mapping[str, int]) -> float:
-        """Mean KL divergence to the dense network on the held-out images."""
+        """Mean divergence from the dense network on the held-out images."""
         plan = Plan.from_rankings(self._groups, self._rankings, widths)
         if self._mixing is None:
             with masked(self._model, plan) as model:
@@ -121,9 +123,8 @@ class KLIncrease:
 
     def _divergence(self, model: nn.Module) -> float:
         with evaluating(model):
-            losses = [
-                divergence(logits(model(*batch)), dense) for batch, dense in zip(self._held, self._dense, strict=True)
-            ]
+            pairs = zip(self._held, self._dense, strict=True)
+            losses = [self._task.divergences(model(*batch), dense) for batch, dense in pairs]
         return float(torch.cat(losses).double().mean())
 
 

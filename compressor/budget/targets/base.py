@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # a report is judged without torch
     from compressor.structure.groups import Groups
     from compressor.support.batches import Batch
     from compressor.support.progress import Journal
+    from compressor.tasks import Task
 
 USUAL_ALIGNMENT = 4
 """Widths that are no multiples of this leave the fast path on most devices."""
@@ -47,6 +48,7 @@ class Problem:
         seed: Of the refit.
         export: Writes a network as an ONNX file.
         journal: Told about every attempt.
+        task: What the network is for.
     """
 
     model: nn.Module
@@ -63,6 +65,7 @@ class Problem:
     seed: int
     export: Callable[[nn.Module, Path], None]
     journal: Journal
+    task: Task
 
     @property
     def multiple_of(self) -> int:

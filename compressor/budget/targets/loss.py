@@ -36,9 +36,8 @@ class LossTarget(Target):
 
         cost, multiple_of = problem.cost("macs"), problem.multiple_of
         narrow = cost.total(narrowest(groups, cost, multiple_of=multiple_of)) / cost.dense
-        increase = KLIncrease(
-            problem.model, groups, rankings, problem.images(), mixing=problem.mixing, seed=problem.seed
-        )
+        mixing, seed, task = problem.mixing, problem.seed, problem.task
+        increase = KLIncrease(problem.model, groups, rankings, problem.images(), mixing=mixing, seed=seed, task=task)
         found = smallest_within(self.value, groups, rankings, cost, increase, multiple_of=multiple_of, smallest=narrow)
         problem.journal.say(f"{found.share:.1%} of the MACs raise the loss by {found.rise:.4g}")
         return Choice(found.widths, {"rise": found.rise})
@@ -47,4 +46,5 @@ class LossTarget(Target):
         return report.rise
 
     def meaning(self, report: Report) -> str:
-        return "rise of the loss before fine-tuning: KL divergence to the dense network on held-out images"
+        measure = f"{report.quality.divergence} to the dense network on held-out images"
+        return f"rise of the loss before fine-tuning: {measure}"

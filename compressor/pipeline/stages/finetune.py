@@ -11,7 +11,7 @@ from torch import nn
 
 from compressor.pipeline.context import RunContext
 from compressor.pipeline.stages.compact import CompactStage
-from compressor.pipeline.stages.quality import assess
+from compressor.pipeline.stages.quality import assess, quality_of
 from compressor.pipeline.store import UNFINISHED
 from compressor.report.schema import Finetune as Delivered
 from compressor.report.writers.tables import training_line
@@ -54,7 +54,7 @@ class Finetune(CompactStage):
         assert train is not None and held_out is not None
         keep_silent(model, plan, context.loaded.groups)
         begun = copy.deepcopy(model.state_dict()) if settings.revive else None
-        best = Best(model, held_out, begun=begun, seed=context.recipe.seed)
+        best = Best(model, held_out, begun=begun, seed=context.recipe.seed, task=context.task)
         if settings.revive:
             self._revive(model, directory)
         context.journal.say(f"finetune: learning rate {settings.rate:g}")
@@ -64,12 +64,13 @@ class Finetune(CompactStage):
                 context.loaded.model,
                 train,
                 settings,
+                task=context.task,
                 seed=context.recipe.seed,
                 best=best,
                 checkpoint=directory / UNFINISHED / "training.pt",
                 progress=teller(context.journal, advance, "finetune"),
             )
-        context.journal.say(training_line(Delivered.model_validate(best.found())))
+        context.journal.say(training_line(Delivered.model_validate(best.found()), quality_of(context.task)))
         write_json(directory / JUDGED, best.found())
         write_facts(directory / HISTORY, history)
         save_compact(model, plan, directory)
@@ -99,8 +100,9 @@ def teller(journal: Journal, advance: Advance, stage: str) -> Callable[[Progress
     """Return what tells how a training goes: a bar, and a line for every epoch."""
 
     def tell(now: Progress) -> None:
-        note = f"loss {now.loss:.3f}, training accuracy {now.accuracy:.3f}"
-        values = {"epoch": now.epoch, "loss": now.loss, "accuracy": now.accuracy, "lr": now.lr}
+        metrics = (f", training {name} {value:.3f}" for name, value in now.metrics.items())
+        note = f"loss {now.loss:.3f}{''.join(metrics)}"
+        values = now.metrics | {"epoch": now.epoch, "loss": now.loss, "lr": now.lr}
         advance(now.step, now.steps, f"epoch {now.epoch}/{now.epochs}, {note}", **values)
         if now.step * now.epochs == now.epoch * now.steps:
             text = f"{stage}: epoch {now.epoch} of {now.epochs}, {note}, {now.seconds:.1f} s"

@@ -68,6 +68,7 @@ class LearnGates(RankingStage):
                 self.question.budget(),
                 self.settings,
                 first=self.first.rankings if self.first else None,
+                task=context.task,
                 seed=context.recipe.seed,
                 checkpoint=directory / UNFINISHED / "training.pt",
                 progress=teller(context.journal, advance, "gates"),

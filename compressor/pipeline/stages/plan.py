@@ -66,6 +66,7 @@ class Question:
             seed=context.recipe.seed,
             export=context.export_plain,
             journal=context.journal,
+            task=context.task,
         )
 
     def budget(self) -> Budget:

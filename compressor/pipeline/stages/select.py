@@ -59,7 +59,7 @@ class Select(RankingStage):
         images, labels = context.calibration
         loaded, seed = context.loaded, context.recipe.seed
         with context.journal.bar(f"select ({method.name})") as advance:
-            given = Calibration(loaded.model, loaded.groups, images, labels, seed, progress=advance)
+            given = Calibration(loaded.model, loaded.groups, images, labels, seed, advance, context.task)
             rankings = rank(method, given, where="compress.method")
         write_rankings(directory, rankings)
 

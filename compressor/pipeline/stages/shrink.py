@@ -19,7 +19,7 @@ from compressor.pipeline.stages.select import RankingStage
 from compressor.refit import Refit, refit, summary
 from compressor.structure import Plan, save_compact, shrink
 from compressor.support.files import read_facts, write_facts
-from compressor.tasks.classification import agreement
+from compressor.tasks import agreement
 
 REFITS = "refits.json"
 
@@ -76,11 +76,11 @@ class Shrink(CompactStage):
 
     def _is_nearer(self, trained: nn.Module, refitted: nn.Module) -> bool:
         """Whether what trained with the gates is nearer to the dense network than what was solved again after them."""
-        dense, others = self.context.loaded.model, self.context.others
-        ours, theirs = (agreement(network, dense, others) for network in (trained, refitted))
+        dense, others, task = self.context.loaded.model, self.context.others, self.context.task
+        ours, theirs = (agreement(network, dense, others, task) for network in (trained, refitted))
         chosen = "gate-trained" if ours >= theirs else "refitted"
         self.context.journal.say(
-            f"top-1 agreement with dense: gate-trained {ours:.1%}, refitted {theirs:.1%}; keeping the {chosen} weights"
+            f"{task.agreement_label}: gate-trained {ours:.1%}, refitted {theirs:.1%}; keeping the {chosen} weights"
         )
         return ours >= theirs
 

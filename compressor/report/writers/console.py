@@ -25,7 +25,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console.print(_table(variants.head, variants.rows))
     console.print(_table(("Rule", "Required", "Measured", ""), rules))
     if report.finetune:
-        console.print(Text(training_line(report.finetune)))
+        console.print(Text(training_line(report.finetune, report.quality)))
     for warning in report.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
     console.print(Text(verdict(report), style="bold green" if report.accepted else "bold red"))

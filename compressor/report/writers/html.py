@@ -36,7 +36,7 @@ class HtmlWriter(Writer):
             variants=comparison(report),
             latencies=[(bench, Markup(plots.latency(raw))) for bench, raw in zip(benchmarks, samples, strict=True)],
             training=Markup(plots.training(report.history)) if report.history else None,
-            judged=training_line(report.finetune) if report.finetune else None,
+            judged=training_line(report.finetune, report.quality) if report.finetune else None,
             gates=_gates(report),
             staircases=_staircases(report),
             recipe=yaml.safe_dump(report.recipe, sort_keys=False),

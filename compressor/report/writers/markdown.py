@@ -25,7 +25,7 @@ class MarkdownWriter(Writer):
             f"{cut} of {len(report.pruned_groups)} channel groups cut; {len(report.untouched_groups)} left alone.",
         ]
         if report.finetune:
-            parts.append(_escape(training_line(report.finetune)))
+            parts.append(_escape(training_line(report.finetune, report.quality)))
         if report.warnings:
             parts += ["## Warnings", "\n".join(f"- {_escape(warning)}" for warning in report.warnings)]
         return "\n\n".join(parts) + "\n"

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from compressor.budget.targets.base import make_target, target_kinds
 from compressor.report.acceptance import CRITERIA, target_criterion
 from compressor.report.rules import AT_LEAST, Criterion
-from compressor.report.schema import DENSE, FP32, Benchmark, Finetune, Network, Report, Rule, Speedup
-from compressor.support.units import count, milliseconds, percent, points, size, times
+from compressor.report.schema import DENSE, FP32, Benchmark, Finetune, Network, Quality, Report, Rule, Speedup
+from compressor.support.units import count, lost, milliseconds, percent, points, size, times
 from compressor.training.history import BEFORE
 
 
@@ -55,6 +55,18 @@ def comparison(report: Report) -> Comparison:
     return Comparison(head, [row for row in rows if row], head.index(title(report.delivered)))
 
 
+def _begin(label: str) -> str:
+    return f"{label[:1].upper()}{label[1:]}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _difference(value: float) -> str:
+    return f"{value:+.4g}"
+
+
 def title(variant: str) -> str:
     """Return the name of a variant as the head of a column: `Dense int8`."""
     return variant.replace("_", " ").capitalize()
@@ -87,16 +99,19 @@ def _quality(report: Report) -> list[tuple[str, ...]]:
 
 def _judged(when: str, states: Mapping[str, Network], report: Report) -> list[tuple[str, ...]]:
     """One row, or none where nothing is known of the compact network."""
-    dense, last = report.dense.accuracy, [network for name, network in states.items() if name != DENSE][-1:]
+    dense, quality = report.main(report.dense), report.quality
+    show, differ = (percent, points) if quality.percent else (_plain, _difference)
+    last = [network for name, network in states.items() if name != DENSE][-1:]
     for state in last:
-        if state.accuracy is not None and dense is not None:
-            known = {name: n.accuracy for name, n in states.items() if n.accuracy is not None}
-            cells = {name: percent(accuracy) for name, accuracy in known.items()}
-            return [_row(f"Top-1{when}", cells, points(state.accuracy - dense), report)]
+        found = report.main(state)
+        if found is not None and dense is not None:
+            known = {name: report.main(network) for name, network in states.items()}
+            cells = {name: show(value) for name, value in known.items() if value is not None}
+            return [_row(f"{_begin(quality.label)}{when}", cells, differ(found - dense), report)]
         if state.agreement is not None:
             same = {name: n.agreement for name, n in states.items() if n.agreement is not None}
             cells = {DENSE: "100 %"} | {name: percent(agreement) for name, agreement in same.items()}
-            return [_row(f"Same top-1 as dense{when}", cells, "", report)]
+            return [_row(f"{_begin(quality.agreement)}{when}", cells, "", report)]
     return []
 
 
@@ -121,7 +136,7 @@ def _batch(report: Report) -> list[tuple[str, ...]]:
 
 def rule_rows(report: Report) -> list[RuleRow]:
     """Return the rules of acceptance with required and measured value in their units."""
-    return [_rule_row(rule, _criterion(rule, report)) for rule in report.accept]
+    return [_rule_row(rule, _criterion(rule, report), report.quality.percent) for rule in report.accept]
 
 
 def _criterion(rule: Rule, report: Report) -> Criterion | None:
@@ -133,8 +148,9 @@ def _criterion(rule: Rule, report: Report) -> Criterion | None:
     return target_criterion(make_target(asked)) if known else None
 
 
-def _rule_row(rule: Rule, criterion: Criterion | None) -> RuleRow:
+def _rule_row(rule: Rule, criterion: Criterion | None, shares: bool) -> RuleRow:
     sign, show = (criterion.sign, criterion.show) if criterion else ("", str)
+    show = _plain if show is lost and not shares else show
     measured = "not measured" if rule.measured is None else show(rule.measured)
     tolerance = f" + {percent(criterion.tolerance)} of it" if criterion and criterion.tolerance else ""
     return RuleRow(rule.name, f"{sign} {show(rule.required)}{tolerance}", measured, rule.passed, rule.text)
@@ -161,12 +177,15 @@ def _speed(report: Report) -> str:
 
 def _kept(report: Report) -> str:
     """What is left of the quality."""
-    dense, compact = report.dense, report.compact
-    if dense.accuracy is None or compact.accuracy is None:
-        same = "not known" if compact.agreement is None else f"{100 * compact.agreement:.1f} %"
-        return f"same top-1 as dense {same}"
-    change = f"{100 * (compact.accuracy - dense.accuracy):+.1f} points"
-    return f"top-1 {100 * dense.accuracy:.1f} % to {100 * compact.accuracy:.1f} % ({change})"
+    dense, compact, quality = report.main(report.dense), report.main(report.compact), report.quality
+    if dense is None or compact is None:
+        agreement = report.compact.agreement
+        same = "not known" if agreement is None else f"{100 * agreement:.1f} %"
+        return f"{quality.agreement} {same}"
+    if not quality.percent:
+        return f"{quality.label} {_plain(dense)} to {_plain(compact)} ({_difference(compact - dense)})"
+    change = f"{100 * (compact - dense):+.1f} points"
+    return f"{quality.label} {100 * dense:.1f} % to {100 * compact:.1f} % ({change})"
 
 
 def _missed(rule: Rule, report: Report) -> str:
@@ -181,11 +200,13 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else count(value)
 
 
-def training_line(found: Finetune) -> str:
+def training_line(found: Finetune, quality: Quality) -> str:
     """Say in one sentence what fine-tuning delivers, and why."""
     before, after = found.held_out.before, found.after
     delivers = f"delivers {found.delivered} of {len(found.held_out.epochs)}"
     helped = "did not help, and is not used" if found.delivered == BEFORE else delivers
     images = f"{found.images} {'training images' if found.problem else 'held-out training images'}"
-    top1 = f"top-1 {percent(before.accuracy)} before it, {percent(after.accuracy)} after"
-    return f"Fine-tuning {helped}: on {images} {top1} (loss {before.loss:.3f}, {after.loss:.3f})."
+    show = percent if quality.percent else _plain
+    was, now = (show(score.metrics.get(quality.metric, score.accuracy or 0.0)) for score in (before, after))
+    main = f"{quality.label} {was} before it, {now} after"
+    return f"Fine-tuning {helped}: on {images} {main} (loss {before.loss:.3f}, {after.loss:.3f})."

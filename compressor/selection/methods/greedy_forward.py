@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from compressor.errors import InputError
 from compressor.selection.base import Calibration, Method, Ranking
-from compressor.selection.gate_loss import CHUNK, Batch, GateLoss, cross_entropy, divergence
+from compressor.selection.gate_loss import CHUNK, Batch, GateLoss
 from compressor.selection.moment_method import moments_of
 from compressor.selection.prices import price
 from compressor.selection.recording import Recording
 from compressor.structure.groups import ChannelGroup
-from compressor.support.batches import first
+from compressor.support.batches import first, joined, sizes_of, take
 
-LOSSES = {"divergence": divergence, "cross_entropy": cross_entropy}
+LOSSES = ("divergence", "task", "cross_entropy")
 CANDIDATES = ("all", "taylor", "random")
 SORTINGS = 8
 """How often the images are put into a new order on the way to a full group, where all units are tried."""
@@ -31,7 +31,7 @@ TAYLOR_SHARE = 0.25
 class GreedyForward(Method):
     """From an empty group, add the unit that lowers the loss of the network most, until the group is full.
 
-    The loss is the KL divergence to the dense network, so that no labels are needed. All other groups stay whole: the
+    The loss is the divergence from the dense network, so that no labels are needed. All other groups stay whole: the
     widths of the groups before are not known when a group is ranked (the paper stops each group at a given loss, and
     ranks the next on what is left). Without `refit` the prices are the losses themselves.
 
@@ -39,7 +39,8 @@ class GreedyForward(Method):
         repeat: A unit may be picked again, which raises its weight (as in the paper); needs `scale: N/n`. A group is
             ranked by at most twice as many picks as it has units; those never picked come last, in no special order.
         scale: `none` leaves the weights of the picked units as they are; `N/n` keeps the sum of the weights.
-        loss: `divergence` from the dense network, or `cross_entropy`, which needs labels.
+        loss: `divergence` from the dense network, or that of the `task`, which needs labels; `cross_entropy` is the
+            name of the latter in classification, and means the same.
         candidates: Who is tried in a step: `all`, those to which the gradient points (`taylor`; they compete on the
             most difficult images, and the loss on all images is taken at a few widths), or some drawn at `random`.
         screen: How many are tried, unless all are.
@@ -65,7 +66,7 @@ class GreedyForward(Method):
         refit: bool = True,
     ) -> None:
         _choose("scale", scale, ("none", "N/n"))
-        _choose("loss", loss, tuple(LOSSES))
+        _choose("loss", loss, LOSSES)
         _choose("candidates", candidates, CANDIDATES)
         if repeat and scale != "N/n":
             raise _wrong("repeat: true", "set scale: N/n, or repeat: false")
@@ -75,20 +76,21 @@ class GreedyForward(Method):
         self.screen, self.exact, self.images, self.refit = screen, exact, images, refit
 
     def rank(self, calibration: Calibration) -> dict[str, Ranking]:
-        groups = calibration.groups
+        groups, task = calibration.groups, calibration.task
         images, labels = _first(calibration, self.images)
-        if self.loss == "cross_entropy" and labels is None:
+        labelled = self.loss != "divergence"
+        if labelled and labels is None:
             raise InputError(
-                "cross_entropy needs labels, and the data has none",
+                f"{self.loss} needs labels, and the data has none",
                 where="compress.options",
                 cure="use loss: divergence",
             )
         recording = Recording(calibration.model, groups.norms, tuple(t[:CHUNK] for t in images))
         with torch.no_grad():
-            targets = _dense(recording, images) if self.loss == "divergence" or labels is None else [labels]
+            targets = labels if labelled else _dense(recording, images)
             rankings = {}
             for number, group in enumerate(groups):
-                loss = GateLoss(recording, group, images, targets, LOSSES[self.loss])
+                loss = GateLoss(recording, group, images, targets, task.losses if labelled else task.divergences)
                 rankings[group.name] = self._rank_group(group, loss, calibration.seed)
                 calibration.progress(number + 1, (1 + self.refit) * len(groups))
         return price(calibration, rankings, moments_of(calibration)) if self.refit else rankings
@@ -157,8 +159,8 @@ def _prices(reached: dict[int, float], size: int) -> tuple[float, ...]:
     return tuple(float(p) for p in np.maximum.accumulate(np.maximum(losses, 0)[::-1])[::-1])
 
 
-def _first(calibration: Calibration, wanted: int) -> tuple[Batch, Tensor | None]:
-    """The first images and their labels, in whole chunks."""
+def _first(calibration: Calibration, wanted: int) -> tuple[Batch, Any]:
+    """The first images and their targets, in whole chunks."""
     columns = zip(*first(calibration.images, wanted), strict=True)
     images = tuple(torch.cat(column) for column in columns)
     count = len(images[0]) // CHUNK * CHUNK
@@ -168,22 +170,22 @@ def _first(calibration: Calibration, wanted: int) -> tuple[Batch, Tensor | None]
             where="compress.calibration.images",
             cure=f"give at least {CHUNK}",
         )
-    labels = None if calibration.labels is None else torch.cat(_labels(calibration.labels, count))[:count]
-    return tuple(t[:count] for t in images), labels
+    return tuple(t[:count] for t in images), None if calibration.labels is None else _targets(calibration, count)
 
 
-def _labels(batches: Sequence[Tensor], wanted: int) -> list[Tensor]:
-    """The first batches, with at least that many labels."""
-    found: list[Tensor] = []
-    while sum(map(len, found)) < wanted:
-        found.append(batches[len(found)])
-    return found
+def _targets(calibration: Calibration, count: int) -> Any:
+    """Those of the first images."""
+    assert calibration.labels is not None
+    found, sizes = list[Any](), sizes_of(calibration.images)
+    while sum(sizes[: len(found)]) < count:
+        found.append(calibration.labels[len(found)])
+    return take(joined(found), slice(count), sum(sizes[: len(found)]))
 
 
-def _dense(recording: Recording, images: Batch) -> list[Tensor]:
+def _dense(recording: Recording, images: Batch) -> Any:
     """The outputs of the dense network."""
     parts = [recording.dense(batch) for batch in zip(*(t.split(CHUNK) for t in images), strict=True)]
-    return [torch.cat(output) for output in zip(*parts, strict=True)]
+    return recording.restored([torch.cat(output) for output in zip(*parts, strict=True)])
 
 
 def _choose(name: str, value: str, known: Sequence[str]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
 from compressor.errors import InputError
 from compressor.selection.base import Calibration, Method, Ranking, ranking_from_scores
 from compressor.selection.units import sum_per_unit
-from compressor.support.batches import Batch, cut
+from compressor.support.batches import Batch, cut, size_of
 from compressor.support.footprint import inputs_in_a_pass
 
 
@@ -45,18 +46,16 @@ class Taylor(Method):
         return {group.name: ranking_from_scores(group, scores[group.name] / total) for group in groups}
 
 
-def _effects(
-    calibration: Calibration, names: list[str], images: tuple[Tensor, ...], labels: Tensor
-) -> dict[str, Tensor]:
-    """`weight * gradient` of the cross-entropy, for every element of the named tensors."""
+def _effects(calibration: Calibration, names: list[str], images: tuple[Tensor, ...], labels: Any) -> dict[str, Tensor]:
+    """`weight * gradient` of the task's loss, for every element of the named tensors."""
     state = calibration.model.state_dict()
     weights = {name: state[name].detach().clone().requires_grad_() for name in names}
 
     def gradients(part: Batch) -> tuple[Tensor, ...]:
         *inputs, wanted = part
         with torch.enable_grad():
-            loss = cross_entropy(functional_call(calibration.model, weights, tuple(inputs)), wanted)
-            share = len(wanted) / len(labels) * loss
+            loss = calibration.task.loss(functional_call(calibration.model, weights, tuple(inputs)), wanted)
+            share = size_of(part) / size_of(images) * loss
         return torch.autograd.grad(share, list(weights.values()))
 
     batch = (*images, labels)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from compressor.report import Inspection, Report, Samples, write_report
-from compressor.report.schema import Group, Reach, Rule
+from compressor.report.schema import Finetune, Group, Network, Quality, Reach, Rule, Score, Scores
 from compressor.report.writers.base import Writer
 from compressor.report.writers.console import print_inspection, print_report
 from compressor.report.writers.html import HtmlWriter
@@ -143,7 +143,8 @@ def test_every_file_says_which_weights_fine_tuning_delivers() -> None:
     found = report().finetune
     assert found is not None
     kept = found.model_copy(update={"delivered": "before", "problem": "its sampler chooses among all images"})
-    assert training_line(kept).startswith("Fine-tuning did not help, and is not used: on 1000 training images top-1")
+    said = training_line(kept, report().quality)
+    assert said.startswith("Fine-tuning did not help, and is not used: on 1000 training images top-1")
     assert "Fine-tuning" not in MarkdownWriter().render(report(finetune=None), ())
 
 
@@ -222,3 +223,17 @@ def test_an_inspection_shows_groups_and_reasons() -> None:
     assert "macs: 0.125" in text
     assert "75 %" in text and "3.21" in text
     assert inspection.to_dict()["groups"][0]["size"] == 16
+
+
+def test_metrics_of_any_task_are_shown_in_their_units() -> None:
+    quality = Quality(metric="error", label="mean error", higher_is_better=False, percent=False)
+    networks = {
+        name: Network(params=9, macs=9, metrics={"error": error})
+        for name, error in {"dense": 3.0, "pruned": 3.9, "compact": 3.25}.items()
+    }
+    judged = Scores(before=Score(metrics={"error": 4.0}, loss=1.0), epochs=[Score(metrics={"error": 3.5}, loss=0.9)])
+    finetune = Finetune(delivered="epoch 1", held_out=judged, images=10)
+    text = MarkdownWriter().render(report(**networks, quality=quality, finetune=finetune), ())
+    for words in ("Mean error", "3.25", "+0.25", "mean error 3 to 3.25 (+0.25)", "mean error 4 before it, 3.5 after"):
+        assert words in text
+    assert "top-1" not in text.partition("| Rule")[0].lower()

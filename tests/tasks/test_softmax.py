@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressor.training.distillation import distillation_loss
+from compressor.tasks.softmax import distillation_loss
 
 
 def test_the_loss_is_zero_for_the_same_answers_and_positive_for_others() -> None:
