@@ -149,7 +149,7 @@ def text(path: str) -> Callable[[Path], None]:
         (empty("val/dog"), ["val/dog", "no images"]),
         (removed("val/dog"), ["val", "dog"]),
         (removed("train/dog"), ["train", "dog"]),
-        (text("train/cat/notes.txt"), ["train/cat/notes.txt", "no image"]),
+        (text("train/cat/notes.txt"), ["train/cat/notes.txt", "not an image file"]),
         (text("val/list.csv"), ["val/list.csv", "beside"]),
     ],
 )
