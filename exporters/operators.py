@@ -6,7 +6,7 @@ because that slows the calls down. The profiler knows the wall clock only. An op
 runs are not interrupted even on a busy machine: the shorter ones of them count.
 
 A few calls of a network are followed by as many of the first one, the reference, and what they take corrects them: a
-core is slower while its twin works, or while others use the memory, and that comes and goes.
+core is slower while others use the caches and the memory, and that comes and goes.
 
 As a script, it measures the networks of a directory: `python measure.py` reads `kit.json` beside it and writes
 `table.json`. What it imports of this package lies beside it as well.
