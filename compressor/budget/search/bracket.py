@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS, MAX_SPENDINGS, MAX_CONFIRMATIONS = 10, 5, 3
 """How many choices are measured on the way to the target, to spend what is left, and once more before one is taken."""
+MAX_JUDGED = 3
+"""Attempts that hold of which the loss is measured."""
+MAX_REFINEMENTS = 3
+"""Choices with a lower loss that are timed, before the search is content with what it has."""
 MARGIN, AIM, LAVISH = 1.004, 1.015, 1.03
 """The lower end of an interval is to lie above the target by the first; a median is aimed at the second; one above it
 by the third is too much."""
@@ -43,12 +47,15 @@ class Attempt:
         price: What the widths cost in quality.
         speedup: As measured.
         widths: Kept units by the name of the group; reports of version 0.1.0 have none.
+        loss: How far the refitted network is from the dense one on held-out calibration images; None where prices were
+            enough, or there was no time.
     """
 
     share: float
     price: float
     speedup: Speedup
     widths: dict[str, Count] = field(default_factory=dict)
+    loss: float | None = None
 
     def holds(self, target: float) -> bool:
         """Whether the speed-up is at least the target, for certain."""
@@ -82,6 +89,14 @@ class Candidates(ABC):
         """Whether a network can have widths that were put together from two choices."""
         return True
 
+    def loss(self, widths: Widths) -> float | None:
+        """How far the refitted network is from the dense one; None where nothing tells, or there is no more time."""
+        return None
+
+    def variants(self, share: float) -> Iterable[dict[str, int]]:
+        """Choices for a share of the dense cost that would be the best ones if prices were a little different."""
+        return ()
+
     def neighbours(self, widths: Widths, share: float) -> Iterable[dict[str, int]]:
         """Choices next to some widths that cost no more than a share, those with the lowest price first."""
         return ()
@@ -104,8 +119,12 @@ def search_widths(target: float, floor: float, narrowest: dict[str, int], candid
     if bracket.fast and bracket.slow and bracket.fast.is_lavish(target):
         bracket.by_group(bracket.slow, bracket.fast)
     bracket.spend()
+    bracket.refine()
     bracket.confirm()
-    return sorted(bracket.attempts, key=lambda a: (a.holds(target), -a.price if a.holds(target) else a.speedup.median))
+    best = bracket.best
+    others = [attempt for attempt in bracket.attempts if attempt is not best]
+    others.sort(key=lambda a: (a.holds(target), -a.price if a.holds(target) else a.speedup.median))
+    return others if best is None else [*others, best]
 
 
 class _Bracket:
@@ -119,8 +138,10 @@ class _Bracket:
 
     @property
     def best(self) -> Attempt | None:
-        """The cheapest attempt that holds."""
-        return min((a for a in self.attempts if a.holds(self.target)), key=lambda a: a.price, default=None)
+        """The attempt with the lowest loss that holds, or where no loss is known, the cheapest."""
+        holding = [a for a in self.attempts if a.holds(self.target)]
+        judged = [(a.loss, number) for number, a in enumerate(holding) if a.loss is not None]
+        return holding[min(judged)[1]] if judged else min(holding, key=lambda a: a.price, default=None)
 
     def by_budget(self, floor: float, narrowest: dict[str, int]) -> None:
         """Close the bracket; where no budget is small enough, try the least widths."""
@@ -193,6 +214,38 @@ class _Bracket:
         room = self.candidates.predict(best.widths) * left
         yield from (w for w in self.candidates.neighbours(best.widths, room) if w not in known)
 
+    def refine(self) -> None:
+        """Let the measured loss choose among attempts that hold, and among choices that cost about as much.
+
+        Prices of groups are added as if each were cut alone; of choices of the same price, some are much better.
+        """
+        holding = sorted((a for a in self.attempts if a.holds(self.target)), key=lambda a: a.price)
+        for attempt in holding[:MAX_JUDGED]:
+            loss = self.candidates.loss(attempt.widths)
+            if loss is None:
+                return
+            self.attempts = [replace(a, loss=loss) if a.widths == attempt.widths else a for a in self.attempts]
+        best = self.best
+        if best is None or best.loss is None:
+            return
+        limit = best.loss * (1 - WORTHWHILE)
+        for loss, widths in self._judged(best, limit)[:MAX_REFINEMENTS]:
+            if self._attempt(best.share, widths, loss).holds(self.target):
+                return
+
+    def _judged(self, best: Attempt, limit: float) -> list[tuple[float, dict[str, int]]]:
+        """Choices that fit into the time of the target, with losses below a limit, the best first."""
+        room = self.candidates.predict(best.widths) * best.speedup.low / (self.target * MARGIN)
+        known, found = [attempt.widths for attempt in self.attempts], list[tuple[float, dict[str, int]]]()
+        for widths in self.candidates.variants(room):
+            if widths not in known:
+                known.append(widths)
+                loss = self.candidates.loss(widths)
+                if loss is None:
+                    break
+                found.append((loss, widths))
+        return sorted((entry for entry in found if entry[0] < limit), key=lambda entry: entry[0])
+
     def confirm(self) -> None:
         """Measure the best choice again: of several that hold, noise makes some look better than they are."""
         for _ in range(MAX_CONFIRMATIONS):
@@ -204,9 +257,9 @@ class _Bracket:
             if self.best is not None and self.best.widths == best.widths:
                 return
 
-    def _attempt(self, share: float, widths: dict[str, int]) -> Attempt:
+    def _attempt(self, share: float, widths: dict[str, int], loss: float | None = None) -> Attempt:
         known = next((a.speedup for a in self.attempts if a.widths == widths), None)
         price, speedup = self.candidates.price(widths), known or self.candidates.measure(widths)
-        attempt = Attempt(share, price, speedup, widths)
+        attempt = Attempt(share, price, speedup, widths, loss)
         self.attempts.append(attempt)
         return attempt

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import process_time
 
 import numpy as np
 from torch import nn
@@ -18,6 +19,7 @@ from compressor.budget.latency.build import Export, read_cost, settings_of
 from compressor.budget.latency.model import Latency
 from compressor.budget.latency.weight_cache import BOUNDLESS
 from compressor.budget.search.bracket import WORTHWHILE, Attempt, Candidates, search_widths
+from compressor.budget.search.loss import KLIncrease
 from compressor.budget.search.speed import Speed
 from compressor.budget.targets.base import USUAL_ALIGNMENT, Problem
 from compressor.errors import InputError, MachineError
@@ -26,6 +28,7 @@ from compressor.selection.base import Ranking
 from compressor.structure import Plan, shrink
 from compressor.structure.groups import Groups
 from compressor.structure.surgery.silence import silence
+from compressor.support.batches import first
 from compressor.support.progress import Advance, Journal
 from exporters.benchmark import Benchmark, benchmark
 from exporters.operators import is_here
@@ -41,6 +44,15 @@ MAX_REPEATS = 3
 """How often a candidate is measured again before the machine is called too busy to measure anything."""
 MAX_NEIGHBOURS = 500
 """How many of the cheapest neighbours of a choice are looked at."""
+JUDGING_SECONDS = 60.0
+"""CPU time for the loss of choices that cost about the same, at most."""
+JUDGING_MACS = 1e11
+MIN_JUDGING_IMAGES = 64
+"""The loss is measured on as many images as take this many multiply-adds, but no fewer than the second."""
+MAX_VARIANTS = 40
+"""Choices of which the loss is measured, at most."""
+PRICE_SPREAD = 0.3
+"""By how much prices of groups are changed to find them, as a logarithm."""
 MAX_ERROR = 0.05
 """Held-out error from which on a table is not used to choose widths."""
 
@@ -60,6 +72,7 @@ class SpeedupSearch:
         journal: Told about every attempt.
         silent: Whether branches that vanish will add nothing.
         table_doubt: Why a latency table was put aside, where one was.
+        increase: Gives what measures the loss of widths of some groups; None where training decides about weights.
     """
 
     model: nn.Module
@@ -72,6 +85,7 @@ class SpeedupSearch:
     journal: Journal
     silent: bool = False
     table_doubt: str | None = None
+    increase: Callable[[Groups, Mapping[str, Ranking]], KLIncrease] | None = None
 
     @property
     def multiple_of(self) -> int:
@@ -108,7 +122,12 @@ class SpeedupSearch:
         """Choose and measure widths; the best ones come last."""
         least = narrowest(groups, self.cost, multiple_of=self.multiple_of, rankings=rankings)
         with self.journal.bar("plan") as advance:
-            return search_widths(target, self._floor(least), least, _Plans(self, groups, rankings, advance))
+            plans = _Plans(self, groups, rankings, advance)
+            attempts = search_widths(target, self._floor(least), least, plans)
+        if attempts[-1].loss is not None:
+            found = f"divergence from dense {attempts[-1].loss:.4g} after a refit"
+            self.journal.say(f"plan: {found}, the lowest of {plans.judged} choices")
+        return attempts
 
     @cached_property
     def is_here(self) -> bool:
@@ -152,11 +171,19 @@ def make_search(problem: Problem) -> SpeedupSearch:
         problem.export,
         problem.journal,
         problem.silent,
+        increase=partial(_increase_of, problem) if problem.silent else None,
     )
     if search.doubt is None:
         return search
     problem.journal.say(f"plan: {search.doubt}")
     return dataclasses.replace(search, cost=problem.cost("macs"), table_doubt=search.doubt)
+
+
+def _increase_of(problem: Problem, groups: Groups, rankings: Mapping[str, Ranking]) -> KLIncrease:
+    """What measures the loss of widths, on as many images as there is time for."""
+    count, images = max(MIN_JUDGING_IMAGES, int(JUDGING_MACS / problem.macs)), problem.images()
+    mixing, seed, task = problem.mixing, problem.seed, problem.task
+    return KLIncrease(problem.model, groups, rankings, first(images, count), mixing=mixing, seed=seed, task=task)
 
 
 class _Plans(Candidates):
@@ -169,6 +196,7 @@ class _Plans(Candidates):
         self.advance, self.count = advance, 0
         self.measured: dict[tuple[int, ...], Benchmark] = {}
         self.allowed = {g.name: allowed_widths(g, rankings[g.name], search.multiple_of) for g in groups}
+        self.judged, self.judging = 0, 0.0
 
     def choose(self, share: float) -> dict[str, int]:
         return Budget(self.cost, share, self.search.multiple_of).widths(self.groups, self.rankings)
@@ -181,6 +209,34 @@ class _Plans(Candidates):
 
     def is_possible(self, widths: Widths) -> bool:
         return self.groups.may_vanish([name for name, width in widths.items() if not width])
+
+    @cached_property
+    def _increase(self) -> KLIncrease | None:
+        search = self.search
+        return search.increase(self.groups, self.rankings) if search.increase and search.is_here else None
+
+    def loss(self, widths: Widths) -> float | None:
+        if self._increase is None or self.judging > JUDGING_SECONDS:
+            return None
+        started = process_time()
+        found = self._increase(widths)
+        self.judging += process_time() - started
+        self.judged += 1
+        return found
+
+    def variants(self, share: float) -> Iterator[dict[str, int]]:
+        rng = np.random.default_rng(0)
+        for _ in range(MAX_VARIANTS):
+            factors = rng.lognormal(0.0, PRICE_SPREAD, len(self.groups)).tolist()
+            ranked = [(group.name, self.rankings[group.name]) for group in self.groups]
+            changed = {
+                name: Ranking(ranking.order, tuple(factor * error for error in ranking.error))
+                for (name, ranking), factor in zip(ranked, factors, strict=True)
+            }
+            try:
+                yield Budget(self.cost, share, self.search.multiple_of).widths(self.groups, changed)
+            except InputError:  # the share is just below what the narrowest widths have
+                return
 
     def measure(self, widths: Widths) -> Speedup:
         self.advance(self.count, max(USUAL_ATTEMPTS, self.count + 1))

@@ -24,6 +24,7 @@ class TimedTarget(Target):
 
     reads = ("table", "dense")
     exports = 8
+    refits = 8
 
     @abstractmethod
     def speedup(self, search: SpeedupSearch) -> float:
