@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class TimedTarget(Target):
     """A target that is met by measured candidates."""
 
-    reads = ("table", "dense")
+    reads = ("table", "dense", "refit")
     exports = 8
     refits = 8
 

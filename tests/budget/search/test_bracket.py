@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compressor.budget.costs.base import Widths
-from compressor.budget.search.bracket import LAVISH, MARGIN, MAX_ATTEMPTS, Candidates, search_widths
+from compressor.budget.search.bracket import LAVISH, MARGIN, MAX_ATTEMPTS, Attempt, Candidates, search_widths
 from exporters.statistics import Speedup
 
 SIZE = 100
@@ -167,3 +167,45 @@ def test_a_prediction_that_is_far_off_corrects_the_budget() -> None:
     best = search_widths(1.5, 0.01, NARROWEST, made)[-1]
     assert best.holds(1.5) and not best.is_lavish(1.5)
     assert len(made.measured) <= 4
+
+
+class Judged(MadeUp):
+    """A network of two groups in which one of two choices of the same cost is much better than its price says."""
+
+    def __init__(self, losses: dict[tuple[int, int], float], time: int = 10) -> None:
+        super().__init__(lambda widths: within(200 / sum(widths.values()), 0.001))
+        self.losses, self.time = losses, time
+
+    def choose(self, share: float) -> dict[str, int]:
+        return {"a": int(SIZE * share), "b": int(SIZE * share)}
+
+    def loss(self, widths: Widths) -> float | None:
+        self.time -= 1
+        return None if self.time < 0 else self.losses.get((widths["a"], widths["b"]), 1.0)
+
+    def variants(self, share: float) -> Iterable[dict[str, int]]:
+        both = int(2 * SIZE * share)
+        yield from ({"a": a, "b": both - a} for a in (both // 2, 30, 40, 70, 80))
+
+
+def test_of_choices_of_about_the_same_price_the_one_with_the_lowest_loss_is_taken() -> None:
+    best = pursued(Judged({(30, 69): 0.5, (80, 19): 0.7}))
+    assert (best.widths["a"], best.loss) == (30, 0.5)
+    assert best.holds(2.0)
+
+
+def test_a_lower_loss_counts_only_where_the_target_holds() -> None:
+    made = Judged({(30, 69): 0.5, (80, 19): 0.7})
+    plain = made.measure_widths
+    made.measure_widths = lambda widths: within(1.9, 0.001) if widths["a"] == 30 else plain(widths)
+    assert pursued(made).widths["a"] == 80
+
+
+@pytest.mark.parametrize("time", [0, 1])
+def test_without_time_the_price_decides(time: int) -> None:
+    best = pursued(Judged({(30, 69): 0.5}, time))
+    assert best.widths["a"] == best.widths["b"]
+
+
+def pursued(made: Judged) -> Attempt:
+    return search_widths(2.0, 0.01, {"a": 1, "b": 1}, made)[-1]
