@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from compressor.budget.targets.base import Choice, Problem, Target
+from compressor.errors import InputError
 
 if TYPE_CHECKING:
     from compressor.budget.allocate import Budget
@@ -27,7 +28,8 @@ class LossTarget(Target):
     refits = 8
 
     def budget(self, problem: Problem) -> Budget:
-        raise NotImplementedError("a loss has no budget before it is measured")
+        where = f"compress.target.{self.name}"
+        raise InputError("it has no budget before anything is measured", where=where, cure="choose another target")
 
     def choose(self, problem: Problem, groups: Groups, rankings: Mapping[str, Ranking]) -> Choice:
         """Choose the widths with the fewest multiply-adds whose loss rises no more than the target allows."""
