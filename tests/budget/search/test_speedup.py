@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 from compressor.budget.latency import profile
@@ -183,3 +185,9 @@ def test_a_table_needs_a_folder(project: Path, tmp_path: Path) -> None:
 def test_there_is_no_table_of_a_gpu(project: Path) -> None:
     with pytest.raises(InputError, match="no operators are timed on cuda"):
         profile_recipe(project / "recipe.yaml", overrides=["benchmark.provider=cuda"])
+
+
+@pytest.mark.parametrize(("macs", "quick"), [(1e9, True), (1e11, False)])
+def test_the_loss_is_asked_only_where_refits_are_quick(macs: float, quick: bool) -> None:
+    problem = SimpleNamespace(macs=macs, images=lambda: [(torch.zeros(10, 1),)] * 2)
+    assert search._is_quick(problem) == quick  # type: ignore[arg-type]
