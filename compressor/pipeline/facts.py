@@ -48,7 +48,7 @@ def facts_of(context: RunContext) -> Facts:
         gated=(compress.epochs or EPOCHS) * training // distributed.count() if is_gate(compress) else 0,
         method=context.method.name if context.method else compress.method,
         exports=target.exports,
-        refits=target.refits,
+        refits=target.refits if context.loaded.cost.macs * images <= target.max_refit_macs else 0,
         share=target.share or SHARE,
         refit=compress.refit,
         distill=settings.distill,

@@ -22,6 +22,7 @@ from compressor.budget.search.bracket import WORTHWHILE, Attempt, Candidates, se
 from compressor.budget.search.loss import KLIncrease
 from compressor.budget.search.speed import Speed
 from compressor.budget.targets.base import USUAL_ALIGNMENT, Problem
+from compressor.budget.targets.timed import TimedTarget
 from compressor.errors import InputError, MachineError
 from compressor.recipe import BenchmarkSection
 from compressor.selection.base import Ranking
@@ -46,9 +47,6 @@ MAX_NEIGHBOURS = 500
 """How many of the cheapest neighbours of a choice are looked at."""
 JUDGING_SECONDS = 60.0
 """CPU time for the loss of choices that cost about the same, at most."""
-MAX_JUDGING_MACS = 1.5e11
-"""Multiply-adds of all calibration images from which on prices alone decide: on a part of the images, a refit says
-little about one on all of them (EfficientNet-Lite0 lost a point more)."""
 MAX_VARIANTS = 40
 """Choices of which the loss is measured, at most."""
 PRICE_SPREAD = 0.3
@@ -186,8 +184,11 @@ def _increase_of(problem: Problem, groups: Groups, rankings: Mapping[str, Rankin
 
 
 def _is_quick(problem: Problem) -> bool:
-    """Whether several choices can be refitted on all calibration images."""
-    return problem.macs * sum(sizes_of(problem.images())) <= MAX_JUDGING_MACS
+    """Whether several choices can be refitted on all calibration images.
+
+    On a part of them, a refit says little about one on all (EfficientNet-Lite0 lost a point more).
+    """
+    return problem.macs * sum(sizes_of(problem.images())) <= TimedTarget.max_refit_macs
 
 
 class _Plans(Candidates):

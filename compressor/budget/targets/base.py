@@ -109,6 +109,7 @@ class Target(ABC):
         reads: What widths depend on, besides the rankings: `table`, `dense` (the dense file), `refit`.
         drives_gates: Whether gates can learn under it: it has a budget before anything is measured.
         exports, refits: About how many networks are exported and measured, or refitted and evaluated, on the way.
+        max_refit_macs: Multiply-adds of all calibration images from which on nothing is refitted on the way.
     """
 
     name: ClassVar[str]
@@ -121,6 +122,7 @@ class Target(ABC):
     drives_gates: ClassVar[bool] = True
     exports: ClassVar[int] = 0
     refits: ClassVar[int] = 0
+    max_refit_macs: ClassVar[float] = math.inf
 
     def __init__(self, value: float) -> None:
         self.value = value

@@ -25,6 +25,7 @@ class TimedTarget(Target):
     reads = ("table", "dense", "refit")
     exports = 8
     refits = 8
+    max_refit_macs = 1.5e11
 
     @abstractmethod
     def speedup(self, search: SpeedupSearch) -> float:
