@@ -184,10 +184,7 @@ def _increase_of(problem: Problem, groups: Groups, rankings: Mapping[str, Rankin
 
 
 def _is_quick(problem: Problem) -> bool:
-    """Whether several choices can be refitted on all calibration images.
-
-    On a part of them, a refit says little about one on all (EfficientNet-Lite0 lost a point more).
-    """
+    """Whether several choices can be refitted on all calibration images: a refit on a part says little about that."""
     return problem.macs * sum(sizes_of(problem.images())) <= TimedTarget.max_refit_macs
 
 
