@@ -127,13 +127,6 @@ class Target(ABC):
     def __init__(self, value: float) -> None:
         self.value = value
 
-    @classmethod
-    def fault(cls, value: float) -> str | None:
-        """Why the value can never be met, or None."""
-        if not value > cls.above:
-            return f"expected greater than {cls.above:g}"
-        return None if value <= cls.most else f"expected less than or equal to {cls.most:g}"
-
     @property
     def share(self) -> float | None:
         """About how much of the network will be left; None where that cannot be told yet."""

@@ -27,9 +27,7 @@ def example(kind: type[Target]) -> float:
 def test_a_recipe_takes_it_and_refuses_what_can_never_be_met(name: str) -> None:
     kind = KINDS[name]
     assert Section(**{name: example(kind)}).asked == {name: example(kind)}
-    assert kind.fault(example(kind)) is None
     for value in {kind.above, kind.above - 1, kind.most + 1} - {math.inf}:
-        assert kind.fault(value)
         with pytest.raises(ValidationError):
             Section(**{name: value})
 
